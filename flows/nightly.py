@@ -64,7 +64,7 @@ from tasks.nights.record import (
 )
 from tasks.nights.report import show_failure, show_night
 from tasks.nights.start import NightStart
-from tasks.nights.watch import find_watched, judge_again
+from tasks.nights.watch import describe_unwatched, find_watched, judge_again
 from tasks.registry.gate import REFUSED
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
@@ -120,7 +120,7 @@ async def nightly(
             await report_night(config, night, waiting)
             await show_outcome(night.line, waiting.outcome, waiting.verdict)
             return waiting
-        outcome, shards = await run_night(config)
+        outcome, shards = await run_night(config, night)
         await report_night(config, night, outcome)
     except BaseException as error:  # the cancellation of a task, too
         end = _describe_end(error)
@@ -150,20 +150,22 @@ def _report_lost(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> 
     report_lost(config, str(flow_run.id), outcome, state.message or "its process is gone")
 
 
-async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
-    """Runs one night; returns its outcome and its data."""
+async def run_night(config: schema.Config, night: Night) -> tuple[Registered, ShardResult]:
+    """Runs a night that is on record; returns its outcome and its data."""
     await refuse_overdue(config.nightly.model, config)  # its first version too, without which no night starts
     start = await find_start(config)
     if start.line != config.nightly.model:
         await refuse_overdue(start.line, config)
     plan, shards = await _write_data(config, start)
-    await report_age(config, shards)
+    await report_age(config, night, shards)
     outcome, watched = await find_reason_to_skip(start, shards), ""
-    if outcome is None and (watched := await _watch_champion(config, start, shards)):
+    if outcome is None and (watched := await _watch_champion(config, night, start, shards)):
         # The champion may be another one now, and the images that came with it withheld.
         start = await find_start(config)
         plan, shards = await _write_data(config, start)
         outcome = await find_reason_to_skip(start, shards)
+    elif outcome is None:
+        watched = describe_unwatched(start, config.nightly)
     outcome = await close_batch(start, shards, outcome or await _train_challenger(config, start, shards))
     return replace(outcome, verdict=add_notes(outcome.verdict, watched, *plan.refused, plan.absent)), shards
 
@@ -193,7 +195,7 @@ async def _plan_data(config: schema.Config, start: NightStart) -> ShardPlan:
         return await plan_anew(start.data, config.storage)
 
 
-async def _watch_champion(config: schema.Config, start: NightStart, shards: ShardResult) -> str:
+async def _watch_champion(config: schema.Config, night: Night, start: NightStart, shards: ShardResult) -> str:
     """Judges the champion again on the images that came since; says what came of it, empty if it is not worse."""
     watched = await find_watched(start, shards, config)
     if watched is None:
@@ -203,7 +205,7 @@ async def _watch_champion(config: schema.Config, start: NightStart, shards: Shar
         await _evaluate_added(config, start.data, await fetch_registered(ref, config.storage), watched.shards)
         for ref in (watched.champion, watched.previous)
     ]
-    return await judge_again(watched, answers, config)
+    return await judge_again(watched, answers, config, night)
 
 
 async def _evaluate_added(

@@ -7,7 +7,7 @@
 It is written when the night starts, as ``running``, and again when it ends, however it ends. A night that is repeated
 on the same date replaces its record, unless the repetition only finds what was done. A night that was killed cannot
 write anything: a hook of the flow on the worker, or else the next night, records it as crashed and sends the alert.
-The record holds the alert until a receiver has it; otherwise the next night of the line sends it.
+The record holds every alert of the night until a receiver has it; otherwise the next night of the line sends it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class NightRecord:
         finished: UTC; empty while it runs.
         run: Id of its flow run in Prefect.
         earlier: Record of the same date that this one replaces only if the night comes to another result.
-        alert: Alert that no receiver has yet.
-        unsent: Alerts of earlier nights of the same date that no receiver has yet.
+        alert: Alert about its end that no receiver has yet.
+        unsent: Alerts from before its end, and of earlier nights of the same date, that no receiver has yet.
         others: Ids of other flow runs of this date, whose record this is too.
     """
 
@@ -109,7 +109,7 @@ async def report_start(config: schema.Config, run: str, expected: datetime | Non
     line = describe_delay(expected, datetime.now(UTC), config.nightly.alerts.late_minutes)
     if line is not None:
         log.warning("%s", line)
-        await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, line))
+        await asyncio.to_thread(report_event, config, night, line)
     return night
 
 
@@ -137,7 +137,7 @@ async def report_failure(config: schema.Config, night: Night | None, outcome: st
 
 
 @task(task_run_name="age of {shards.name}", **policy.BOOKKEEPING)
-async def report_age(config: schema.Config, shards: ShardResult) -> None:
+async def report_age(config: schema.Config, night: Night, shards: ShardResult) -> None:
     """Sends an alert if the data of a night have not grown for longer than ``nightly.max_age_days``.
 
     Their age is that of their manifest, which is written whenever there are new images.
@@ -145,10 +145,10 @@ async def report_age(config: schema.Config, shards: ShardResult) -> None:
     Raises:
         TransientError: The store does not respond; the same call resumes later.
     """
-    await asyncio.to_thread(_report_age, config, shards, time.time())
+    await asyncio.to_thread(_report_age, config, night, shards, time.time())
 
 
-def _report_age(config: schema.Config, shards: ShardResult, now: float) -> None:
+def _report_age(config: schema.Config, night: Night, shards: ShardResult, now: float) -> None:
     limit = config.nightly.max_age_days
     if limit is None:
         return
@@ -160,7 +160,25 @@ def _report_age(config: schema.Config, shards: ShardResult, now: float) -> None:
         "(nightly.max_age_days)"
     )
     log.warning("%s", line)
-    alerts.send(config.nightly.alerts, alerts.title(config, line))
+    report_event(config, night, line)
+
+
+def report_event(config: schema.Config, night: Night, text: str) -> None:
+    """Sends an alert about a night that runs; its record holds it until a receiver has it.
+
+    Args:
+        config: Configuration of the night.
+        night: The night.
+        text: What has happened, without the title.
+
+    Raises:
+        TransientError: The store does not respond; the alert was not sent.
+    """
+    alert, record = alerts.title(config, text), _read(night.uri) or night.record
+    waiting = [one for one in record.list_alerts() if one != alert]
+    record = replace(record, alert=None, unsent=(*waiting, alert))
+    _write(night.uri, record)
+    _send_alerts(config, night.uri, record)
 
 
 def describe_delay(expected: datetime | None, now: datetime, limit_minutes: float) -> str | None:

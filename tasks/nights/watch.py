@@ -20,11 +20,13 @@ from prefect import task
 from conf import schema
 from conf.text import logger
 from infra.errors import ArtifactError, PermanentError, first_line
+from models.data.sources import catalog
 from models.results import EvalResult, ShardResult
 from tasks import policy
 from tasks.classes import class_mismatch
-from tasks.nights import alerts, data_gate
+from tasks.nights import data_gate, record
 from tasks.nights import start as starts
+from tasks.nights.record import Night
 from tasks.nights.start import NightStart
 from tasks.registry import gate, trained_on
 from tasks.registry.verdict import REASON, record_manual_promotion
@@ -65,6 +67,18 @@ async def find_watched(start: NightStart, shards: ShardResult, config: schema.Co
     return await asyncio.to_thread(_find_watched, start, shards, config.nightly, config.storage)
 
 
+def describe_unwatched(start: NightStart, limits: schema.Nightly) -> str:
+    """Says for the verdict why a night judges no champion again, whatever images came; empty if it can judge one."""
+    if limits.watch_images is None or not start.continues or start.data.append:
+        return ""
+    why = (
+        "this night appends nothing to its data (transfer.data.append, .shards, .limit)"
+        if catalog.find(start.data.source).grows
+        else f"{start.data.name} is a data set that does not grow"
+    )
+    return f"{start.parent} was not judged again on images that came since: {why}"
+
+
 def _find_watched(start: NightStart, shards: ShardResult, limits: schema.Nightly, storage: str) -> Watched | None:
     from infra.tracking import champions, registry
     from models.data.shards import versions
@@ -96,13 +110,14 @@ def _find_watched(start: NightStart, shards: ShardResult, limits: schema.Nightly
 
 
 @task(task_run_name="judge {watched.champion} again", **policy.BOOKKEEPING)
-async def judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema.Config) -> str:
+async def judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema.Config, night: Night) -> str:
     """Makes ``previous`` champion again if the champion is worse; sends an alert, and says what was done.
 
     Args:
         watched: Champion, the one before, and the images.
         answers: Their evaluations on the images.
         config: Configuration of the night.
+        night: The night, whose record holds the alert until a receiver has it.
 
     Returns:
         A note for the verdict of the night, after which its start must be looked up again; empty if the champion is not
@@ -112,10 +127,10 @@ async def judge_again(watched: Watched, answers: Sequence[EvalResult], config: s
         ArtifactError: An evaluation, or the audit chain, is damaged.
         TransientError: MLflow or the store does not respond; the same call resumes later.
     """
-    return await asyncio.to_thread(_judge_again, watched, answers, config)
+    return await asyncio.to_thread(_judge_again, watched, answers, config, night)
 
 
-def _judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema.Config) -> str:
+def _judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema.Config, night: Night) -> str:
     from infra.tracking import registry
 
     champion, previous = (registry.resolve_version(ref) for ref in (watched.champion, watched.previous))
@@ -130,9 +145,9 @@ def _judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema
     if move is None or move.why != champion.tags.get(REASON):
         said = f"{worse}; it was promoted by a user and stays: effnet rollback {champion.name} takes it back"
         log.warning("%s", said)
-        alerts.send(config.nightly.alerts, alerts.title(config, f"worse: {said}"))
+        record.report_event(config, night, f"worse: {said}")
         return said
-    return _roll_back(champion, previous, worse, verdict, config)
+    return _roll_back(champion, previous, worse, verdict, config, night)
 
 
 def _describe_moved(champion: Version) -> str:
@@ -148,7 +163,9 @@ def _find_move(champion: Version, storage: str) -> AliasMove | None:
     return history[-1] if history and history[-1].new == champion.version else None
 
 
-def _roll_back(champion: Version, previous: Version, worse: str, verdict: gate.Verdict, config: schema.Config) -> str:
+def _roll_back(
+    champion: Version, previous: Version, worse: str, verdict: gate.Verdict, config: schema.Config, night: Night
+) -> str:
     """Takes the champion back, and withholds the images that came with it, as ``effnet rollback`` does.
 
     The alias is moved last: a process that ends before has the next night do all of it again.
@@ -157,7 +174,7 @@ def _roll_back(champion: Version, previous: Version, worse: str, verdict: gate.V
     from tasks.registry.family import describe_family
 
     said = f"rolled back to version {previous.version}: {worse}"
-    alerts.send(config.nightly.alerts, alerts.title(config, said))
+    record.report_event(config, night, said)
     try:
         withheld = starts.withdraw_data(champion, previous, worse)
     except PermanentError as error:

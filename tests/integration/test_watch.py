@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from models.networks import export
 from models.networks.build import build_model
 from models.results import EvalResult, ShardResult
 from models.training import per_image
-from tasks.nights import alerts, watch
+from tasks.nights import alerts, record, watch
+from tasks.nights.record import Night, NightRecord
 from tasks.nights.start import NightStart, accept_data
 from tasks.nights.watch import Watched
 from tasks.registry import promote
@@ -61,7 +63,9 @@ class Line:
             self._answer(ref, number, watched.shards)
             for ref, number in ((watched.champion, right), (watched.previous, right_before))
         ]
-        return watch._judge_again(watched, answers, self.config)
+        night = Night(self.name, f"{self.storage}/nights/{self.name}/2026-11-29.json", NightRecord("running"))
+        record._write(night.uri, night.record)
+        return watch._judge_again(watched, answers, self.config, night)
 
     def _answer(self, ref: str, right: int, shards: ShardResult) -> EvalResult:
         uri, n = f"{self.storage}/jobs/evaluate-{ref.replace('/', '-')}", shards.val
@@ -79,7 +83,7 @@ class Line:
 def line(mlflow_uri: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Line:
     folder, storage = tmp_path / "images", f"file://{tmp_path}/store"
     sent: list[str] = []
-    monkeypatch.setattr(alerts, "send", lambda _, text: sent.append(text))
+    monkeypatch.setattr(alerts, "send", lambda _, text: sent.append(text) or True)
     data = schema.Data(
         name="pets", source="folder", path=str(folder), minival_share=0.1, samples_per_shard=30, append=True
     )
@@ -189,6 +193,22 @@ def test_a_champion_that_a_user_has_promoted_stays_and_that_it_is_worse_is_said(
     assert said.endswith(f"it was promoted by a user and stays: effnet rollback {line.name} takes it back")
     assert line.aliases() == (2, 1)
     assert len(line.sent) == 1
+
+
+def test_that_a_champion_was_taken_back_is_reported_by_the_next_night_if_no_receiver_answered(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, _ = line.night()
+    assert watched is not None
+    n = watched.shards.val
+    monkeypatch.setattr(record, "name_line", lambda _: line.name)
+    with monkeypatch.context() as silent:
+        silent.setattr(alerts, "send", lambda *_: False)
+        assert line.judge(watched, n - 30, n - 5).startswith("rolled back to version 1")
+    for hour in (1, 2):
+        record._open(line.config, "next", datetime(2026, 11, 30, hour, tzinfo=UTC))
+    assert ["rolled back to version 1: " in text for text in line.sent] == [True, False], line.sent
+    assert "did not record its end" in line.sent[1]
 
 
 def test_a_champion_that_may_be_as_good_stays_and_one_is_not_judged_by_few_images_or_wrong_labels(line: Line) -> None:

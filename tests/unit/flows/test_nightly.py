@@ -105,7 +105,7 @@ def test_a_night_that_ends_early_is_reported_with_how_it_ended(
     async def begin(*_: object) -> Night:
         return night
 
-    async def end(_: schema.Config) -> None:
+    async def end(*_: object) -> None:
         raise error
 
     async def report_end(_config: schema.Config, _night: Night, how: str, text: str) -> None:
@@ -130,6 +130,7 @@ def test_a_night_that_ends_early_is_reported_with_how_it_ended(
 
 OUTCOME = Registered("b0-pets", 2, ("champion",), verdict="promoted: better", outcome="promoted")
 SHARDS = ShardResult("pets", "file:///pets/manifest-0002.json", "sha", 2, 100, 10, 20, 3, False)
+NIGHT = Night("b0-pets", "file:///nights/b0-pets/2026-11-29.json", NightRecord("running"))
 
 
 def replace_steps(monkeypatch: pytest.MonkeyPatch, **answers: object) -> None:
@@ -174,9 +175,9 @@ def test_data_to_which_nothing_can_be_appended_begin_anew_unless_appending_was_a
     config = compose.compose(["transfer.data.append=true"] if given else [])
     if given:
         with pytest.raises(AppendError):
-            asyncio.run(nightly.run_night(config))
+            asyncio.run(nightly.run_night(config, NIGHT))
         return
-    outcome, _ = asyncio.run(nightly.run_night(config))
+    outcome, _ = asyncio.run(nightly.run_night(config, NIGHT))
     assert outcome.verdict.endswith("begun anew")
     assert "sharded anew, since nothing can be appended to them: pets: dog/0.png" in caplog.text
 
@@ -184,15 +185,38 @@ def test_data_to_which_nothing_can_be_appended_begin_anew_unless_appending_was_a
 def test_every_verdict_names_the_versions_whose_images_are_withheld_and_counts_images_that_are_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets"))
+    start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets", append=True))
     refused = ("version 0002-5f0c9a31 was refused",)
     plan = ShardPlan("file:///pets", [], SHARDS, "0003-00000000", refused, absent="1 of the 100 images is gone")
     steps = {"refuse_overdue": None, "find_start": start, "plan_shards": plan, "open_batch": None, "report_age": None}
     steps["find_watched"] = None
     for skipped in (None, OUTCOME):
         replace_steps(monkeypatch, **steps, find_reason_to_skip=skipped, _train_challenger=OUTCOME, close_batch=OUTCOME)
-        outcome, _ = asyncio.run(nightly.run_night(compose.compose([])))
+        outcome, _ = asyncio.run(nightly.run_night(compose.compose([]), NIGHT))
         assert outcome.verdict == "promoted: better; version 0002-5f0c9a31 was refused; 1 of the 100 images is gone"
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "continues", "reason"),
+    [
+        (schema.Data(name="pets", source="folder", append=True), [], True, ""),
+        (schema.Data(name="pets", source="folder", append=False), ["nightly.watch_images=null"], True, ""),
+        (schema.Data(name="pets", source="folder", append=False), [], False, ""),
+        (schema.Data(name="pets", source="folder", append=False), [], True, "this night appends nothing to its data ("),
+        (schema.Data(name="digits", source="digits"), [], True, "digits is a data set that does not grow"),
+    ],
+)
+def test_the_verdict_says_where_a_champion_cannot_be_judged_again(
+    data: schema.Data, words: list[str], continues: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = NightStart("b0-pets", "b0-pets/1", continues, data)
+    steps = {"refuse_overdue": None, "find_start": start, "open_batch": None, "report_age": None, "find_watched": None}
+    replace_steps(monkeypatch, **steps, plan_shards=ShardPlan("file:///pets", [], SHARDS), close_batch=OUTCOME)
+    replace_steps(monkeypatch, find_reason_to_skip=None, _train_challenger=OUTCOME)
+    outcome, _ = asyncio.run(nightly.run_night(compose.compose(words), NIGHT))
+    said = f"; b0-pets/1 was not judged again on images that came since: {reason}"
+    assert outcome.verdict.startswith(f"{OUTCOME.verdict}{said if reason else ''}")
+    assert ("judged again" in outcome.verdict) == bool(reason)
 
 
 def test_what_is_assumed_about_the_classes_of_the_champion_is_a_tag_of_the_challengers_training(

@@ -338,13 +338,13 @@ def test_data_that_have_not_grown_for_too_long_are_reported(config: Config, sent
     uri = f"{config.storage}/data/pets/0/manifest.json"
     store.write_json(uri, {})
     shards = ShardResult("pets", uri, "sha", 2, 100, 10, 20, 3, False)
-    written = store.find_entry(uri).modified
-    record._report_age(config, shards, written + 400 * 86400)
+    written, night = store.find_entry(uri).modified, begin(config)
+    record._report_age(config, night, shards, written + 400 * 86400)
     assert sent == [], "there is no limit by default"
     config.nightly.max_age_days = 7
-    record._report_age(config, shards, written + 6.9 * 86400)
+    record._report_age(config, night, shards, written + 6.9 * 86400)
     assert sent == []
-    record._report_age(config, shards, written + 9.25 * 86400)
+    record._report_age(config, night, shards, written + 9.25 * 86400)
     (text,) = sent
     assert text.endswith(": late data: pets has had no new images for 9.2 days, 7 are allowed (nightly.max_age_days)")
 
@@ -427,6 +427,37 @@ def test_a_hook_reports_a_night_that_was_killed_before_it_was_recorded(config: C
     (text,) = sent
     assert text.endswith(": crashed: exited with status code -9; it ended before it was recorded")
     assert recorded(config) == [("2026-11-29", "promoted", "why")]
+
+
+@pytest.mark.parametrize("end", ["killed", "failed", "skipped", "refused"])
+def test_alerts_from_before_the_end_of_a_night_are_kept_until_a_receiver_has_them(
+    end: str, config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [f"late data: {day} days" for day in (9, 10)]
+    with monkeypatch.context() as silent:
+        silent.setattr(alerts, "send", lambda *_: False)
+        night = begin(config)
+        for text in (*events, events[0]):  # as a task that is retried
+            record.report_event(config, night, text)
+        if end == "failed":
+            record._fail(config, night, FAILED, "why")
+        elif end != "killed":
+            record._close(config, night, result(end))
+    for day in (1, 2):
+        begin(config, day)
+    ends = [text.partition("): ")[2] for text in sent if "did not record its end" not in text]
+    assert ends[:2] == events[::-1]
+    assert len(ends) == (3 if end in ("failed", "refused") else 2)
+
+
+def test_the_alert_of_a_late_night_is_kept_until_a_receiver_has_it(
+    config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as silent:
+        silent.setattr(alerts, "send", lambda *_: False)
+        asyncio.run(record.report_start.fn(config, "run", datetime.now(UTC) - timedelta(hours=9)))
+    record._open(config, "next", datetime.now(UTC) + timedelta(days=1))
+    assert "late: it starts 9 h 0 min after" in sent[0]
 
 
 @pytest.mark.parametrize("outcome", ["failed", "skipped", "promoted", "refused"])
