@@ -151,7 +151,7 @@ def _show(
     show(f"settings   {' '.join(schedule.overrides) or 'those of effnet up'}")
     show(f"next       {', '.join(upcoming) or 'none'}")
     for line, night in (last or {}).items():
-        begins = night["verdict"].startswith(night["outcome"])  # "promoted: there was no champion"
+        begins = night["verdict"].startswith(night["outcome"])  # "skipped: no new data"
         said = night["verdict"] if begins else f"{night['outcome']}: {night['verdict']}"
         show(f"last       {line} {night['date']} {said}")
     if stack.status(command.run_dir, command.config.services)["worker"] == "not running":

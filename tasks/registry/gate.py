@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from conf.schema import Nightly
 from infra.errors import ArtifactError
-from models.statistics import Difference, calibration_error, calibration_excess, mcnemar, paired_difference
+from models.statistics import Difference, calibration_error, calibration_excess, interval_95, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,7 +186,9 @@ def judge_first(ours: NDArray[np.bool_], labels: NDArray[np.int32], limits: Nigh
     tags = {"compared_top1": f"{top1:.4f}", "compared_n": str(n)}
     if (by_chance := _describe_chance(top1, labels, limits)) is not None:
         return Verdict(REFUSED, f"not promoted, and there is no champion: of {n} images, {by_chance}", tags)
-    return Verdict(PROMOTED, "promoted: there was no champion", tags)
+    half = interval_95(top1, n)
+    interval = f"95 % interval {max(0.0, top1 - half):.2f} to {min(100.0, top1 + half):.2f}"
+    return Verdict(PROMOTED, f"{top1:.2f} % of {n} images ({interval}): promoted, there was no champion", tags)
 
 
 def _decide(

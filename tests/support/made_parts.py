@@ -378,6 +378,9 @@ def latency() -> Json:
     }
 
 
+FIRST_VERDICT = "91.25 % of 400 images (95 % interval 88.48 to 94.02): promoted, there was no champion"
+
+
 def nights() -> Json:
     """Two versions of a line, the second tied with the first, and the first's move."""
     first = {
@@ -388,7 +391,7 @@ def nights() -> Json:
         "top1": 91.25,
         "n_val": 400,
         "verdict": "promoted",
-        "reason": "promoted: there was no champion",
+        "reason": FIRST_VERDICT,
         "mlflow_url": URL,
     }
     second = {
@@ -412,7 +415,7 @@ def nights() -> Json:
         "verdict": "not promoted, the lower bound is not above -0.3",
         "nights": [
             {"date": "2026-11-28", "outcome": "tied", "verdict": "not promoted, the lower bound is not above -0.3"},
-            {"date": "2026-11-27", "outcome": "promoted", "verdict": "promoted: there was no champion", "version": 1},
+            {"date": "2026-11-27", "outcome": "promoted", "verdict": FIRST_VERDICT, "version": 1},
         ],
         "versions": [second, first],
         "versions_total": 9,

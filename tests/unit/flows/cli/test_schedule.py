@@ -77,12 +77,12 @@ def test_the_outcome_of_a_night_is_said_once_where_its_verdict_begins_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nights = {
-        "a": {"date": "2026-11-29", "outcome": "promoted", "verdict": "promoted: there was no champion"},
+        "a": {"date": "2026-11-29", "outcome": "skipped", "verdict": "skipped: no new data"},
         "b": {"date": "2026-11-29", "outcome": "refused", "verdict": "PSI 0.31"},
     }
     schedule._show(command(tmp_path), schedules.Schedule("0 3 * * *", "UTC", True), [], nights, "")
     lines = capsys.readouterr().out.splitlines()
-    assert "last       a 2026-11-29 promoted: there was no champion" in lines
+    assert "last       a 2026-11-29 skipped: no new data" in lines
     assert "last       b 2026-11-29 refused: PSI 0.31" in lines
 
 

@@ -171,7 +171,9 @@ def test_a_first_version_must_exceed_chance_by_the_margin() -> None:
         "not promoted, and there is no champion: of 1000 images, 65.00 % is not more than 5 points above 60.00 %, the "
         "share of the most frequent class (nightly.chance_margin)"
     )
-    assert gate.judge_first(answers(1000, 651), labels, Nightly()).outcome == PROMOTED
+    first = gate.judge_first(answers(1000, 651), labels, Nightly())
+    said = "65.10 % of 1000 images (95 % interval 62.15 to 68.05): promoted, there was no champion"
+    assert (first.outcome, first.reason) == (PROMOTED, said)
     assert gate.judge_first(answers(1000, 650), labels, Nightly(chance_margin=4)).outcome == PROMOTED
     with pytest.raises(ArtifactError, match="on 10 images, val has 1000"):
         gate.judge_first(answers(10, 3), labels, Nightly())
