@@ -19,11 +19,12 @@ from flows import configure
 from flows.cli import signals, unread
 from flows.cli.verbs import VERBS
 from infra import environment, store
-from infra.errors import ConfigError, TransientError, first_line
+from infra.errors import ConfigError, EffnetError, TransientError, first_line
 from infra.launch import workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
-from infra.services import flow_runs, stack
+from infra.services import flow_runs, prefect_api, stack
+from infra.services.programs import TAG
 from infra.store import files
 from tasks.batches import check_batches
 
@@ -86,7 +87,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         log.info("%s; loading the flow", ready)
         flow = getattr(imported.result(), name)
         try:
-            return signals.run_flow(_tagged(flow, overrides=overrides, **parameters))
+            return signals.run_flow(_run_labelled(flow, overrides=overrides, **parameters))
         except Exception as error:
             from flows.failures import explain_prefect
 
@@ -117,12 +118,19 @@ def _send_to_prefect() -> None:
             getattr(imported, name).drain_all(timeout=_SEND_S)
 
 
-async def _tagged(flow: Any, **parameters: Any) -> Any:
-    """Runs a flow with the tags by which ``effnet cancel`` finds this process."""
+async def _run_labelled(flow: Any, **parameters: Any) -> Any:
+    """Runs a flow with the tag of effnet, and with the labels by which ``effnet cancel`` finds this process."""
     from prefect import tags
 
-    with tags(*flow_runs.process_tags()):
-        return await flow(**parameters)
+    with tags(TAG):
+        return await flow.with_options(on_running=[*flow.on_running_hooks, _label])(**parameters)
+
+
+def _label(_flow: Any, run: Any, _state: Any) -> None:
+    try:
+        flow_runs.label(prefect_api.from_environment(os.environ), str(run.id))
+    except EffnetError as error:
+        log.warning("`effnet cancel` cannot end this command, Ctrl-C can: %s", first_line(error))
 
 
 def _check_early(verb: str, config: schema.Config) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from infra.errors import ConfigError
 from infra.services import proctable
 from infra.services.prefect_api import PrefectApi, call, request
-from infra.services.programs import TAG
 
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
-HOST_TAG, PROCESS_TAG, BORN_TAG = "host:", "process:", "born:"  # tags of a flow that a command runs itself
+# Labels of a flow that a command runs itself; not tags, which Prefect's pages show beside each of its task runs.
+HOST, PROCESS, STARTED = "effnet.host", "effnet.process", "effnet.process_started"
 _PAGE = 200  # the server's largest page
 _POLL_S = 0.5
 
@@ -37,14 +37,24 @@ class FlowRun:
     state: str
     started: float | None
     deployed: bool
-    tags: tuple[str, ...]
+    labels: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def process_tags() -> list[str]:
-    """Tags of a flow that a command runs itself: effnet's, and those by which another command finds this process."""
+def process_labels() -> dict[str, str]:
+    """Labels of a flow that this process runs, by which another command finds the process."""
     process = os.getpid()
-    return [TAG, f"{HOST_TAG}{socket.gethostname()}", f"{PROCESS_TAG}{process}", f"{BORN_TAG}{proctable.born(process)}"]
+    return {HOST: socket.gethostname(), PROCESS: str(process), STARTED: str(proctable.born(process))}
+
+
+def label(api: PrefectApi, run_id: str) -> None:
+    """Adds ``process_labels`` to a flow run.
+
+    Raises:
+        ConfigError: The server refuses the request.
+        TransientError: The server does not answer.
+    """
+    request(api, "PATCH", f"/flow_runs/{run_id}/labels", process_labels())
 
 
 def active(api: PrefectApi) -> list[FlowRun]:
@@ -66,7 +76,7 @@ def _to_flow_run(entry: dict[str, Any]) -> FlowRun:
         str(entry.get("state_type") or ""),
         datetime.fromisoformat(started).timestamp() if started else None,
         entry.get("deployment_id") is not None,
-        tuple(entry.get("tags") or ()),
+        entry.get("labels") or {},
         entry.get("parameters") or {},
     )
 
@@ -115,14 +125,10 @@ def _process(run: FlowRun) -> int | None:
     """
     if run.deployed:
         return None
-    host, number, born = (_tag(run, prefix) for prefix in (HOST_TAG, PROCESS_TAG, BORN_TAG))
+    host, number, born = (str(run.labels.get(key, "")) for key in (HOST, PROCESS, STARTED))
     if not number.isdecimal():
         raise ConfigError(f"{run.name} was not started by a command of effnet: end the process that runs it")
     if host != socket.gethostname():
         raise ConfigError(f"{run.name} is run by process {number} on {host}: cancel it there, or stop that process")
     # The number may meanwhile be that of another process, which must not be stopped.
     return int(number) if proctable.born(int(number)) == born else None
-
-
-def _tag(run: FlowRun, prefix: str) -> str:
-    return next((tag.removeprefix(prefix) for tag in run.tags if tag.startswith(prefix)), "")

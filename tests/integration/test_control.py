@@ -53,6 +53,42 @@ def training(services: stack.Addresses, services_dir: Path) -> Iterator[subproce
             process.communicate(timeout=120)
 
 
+LABELLED = """
+import asyncio, json, os
+from prefect import flow, task
+from prefect.context import TaskRunContext
+from flows.cli import session
+from infra.services import flow_runs
+from infra.services.prefect_api import from_environment, request
+
+api = from_environment(os.environ)
+
+@task
+async def look():
+    run = TaskRunContext.get().task_run
+    [here] = [one for one in flow_runs.active(api) if one.id == str(run.flow_run_id)]
+    return here, run.tags
+
+@flow(name="labelled")
+async def labelled():
+    return await look()
+
+here, task_tags = asyncio.run(session._run_labelled(labelled))
+tags = request(api, "GET", f"/flow_runs/{here.id}")[1]["tags"]
+print(json.dumps([flow_runs._process(here) == os.getpid(), tags, sorted(task_tags)]))
+"""
+
+
+def test_a_command_is_found_by_labels_of_its_flow_run_which_has_one_tag(services: stack.Addresses) -> None:
+    assert services
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "-c", LABELLED], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1]) == [True, ["effnet"], ["effnet"]]
+
+
 @pytest.mark.slow
 def test_a_flow_is_shown_with_the_time_left_cancelled_and_resumed_by_rerun(
     training: subprocess.Popen[str], services_dir: Path

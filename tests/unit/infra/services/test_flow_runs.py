@@ -12,24 +12,24 @@ from infra.errors import ConfigError
 from infra.services import flow_runs
 from infra.services.flow_runs import FlowRun
 
-OURS = FlowRun("1", "train b0", "RUNNING", None, False, tuple(flow_runs.process_tags()))
+OURS = FlowRun("1", "train b0", "RUNNING", None, False, flow_runs.process_labels())
 
 
-def with_tag(prefix: str, value: str) -> FlowRun:
-    return replace(OURS, tags=(*(tag for tag in OURS.tags if not tag.startswith(prefix)), f"{prefix}{value}"))
+def with_label(key: str, value: str) -> FlowRun:
+    return replace(OURS, labels={**OURS.labels, key: value})
 
 
 def test_the_process_of_a_command_is_known_by_its_number_and_its_start() -> None:
     assert flow_runs._process(OURS) == os.getpid()
-    assert flow_runs._process(with_tag(flow_runs.BORN_TAG, "another start")) is None, "the number was given again"
+    assert flow_runs._process(with_label(flow_runs.STARTED, "another start")) is None, "the number was given again"
     assert flow_runs._process(replace(OURS, deployed=True)) is None
 
 
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (with_tag(flow_runs.HOST_TAG, "elsewhere"), r"train b0 is run by process \d+ on elsewhere"),
-        (replace(OURS, tags=()), "train b0 was not started by a command of effnet"),
+        (with_label(flow_runs.HOST, "elsewhere"), r"train b0 is run by process \d+ on elsewhere"),
+        (replace(OURS, labels={}), "train b0 was not started by a command of effnet"),
     ],
     ids=["another machine", "another program"],
 )
