@@ -249,18 +249,26 @@ def status(run_dir: Path, services: Services) -> dict[str, str]:
     lines: dict[str, str] = {}
     for name in NAMES:
         if not _is_embedded(services, name):
-            lines[name] = f"yours: {getattr(services, 'prefect' if name == 'worker' else name)}"
-        elif not chosen or processes.running(folder, name) is None:
+            lines[name] = f"yours: {_describe_external(services, name)}"
+        elif not chosen or (process := processes.running(folder, name)) is None:
             lines[name] = "not running"
         else:
             url = startup.url(chosen, name)
+            where = f"as process {process.pid}" if name == "worker" else f"at {url}"  # a worker has no address
             is_healthy = startup.answers(url, name, _prefect_api(folder))
             lines[name] = (
-                f"running at {url}"
+                f"running {where}"
                 if is_healthy
-                else (f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")
+                else f"started {where}, but does not answer; see {processes.log_path(folder, name)}"
             )
     return lines
+
+
+def _describe_external(services: Services, name: str) -> str:
+    """The address of a service that is not embedded; workers have none, only the server that they take runs from."""
+    if name == "worker":
+        return f"those that take runs from {services.prefect}, whose page Work Pools lists them"
+    return str(getattr(services, name))
 
 
 def login_warnings(run_dir: Path, services: Services) -> list[str]:

@@ -189,7 +189,7 @@ def test_services_that_rest_are_a_warning_and_silent_ones_a_failure(
     assert found == Finding(WARN, "services", "not running: s3, prefect, mlflow, worker; run `effnet up`")
     lines = {
         "s3": "running at http://a",
-        "prefect": "started, but does not answer at http://b; see log",
+        "prefect": "started at http://b, but does not answer; see log",
         "mlflow": "yours: http://c",
         "worker": "not running",
     }
