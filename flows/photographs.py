@@ -42,12 +42,12 @@ async def map_photographs(config: schema.Config, parent_run: str = "") -> Photog
     read = await read_photographs(config)
     if (drawn := await find_drawn(config, read)) is not None:
         return drawn
-    networks = [await obtain_network(config, name) for name in config.photographs.networks]
+    networks = [await obtain_network(config, name, parent_run) for name in config.photographs.networks]
     return await record_photographs(config, read, networks, parent_run)
 
 
-async def obtain_network(config: schema.Config, name: str) -> PublicNetwork:
+async def obtain_network(config: schema.Config, name: str, parent_run: str) -> PublicNetwork:
     """One packaged network from the registry, where it is imported unless it was."""
-    imported = await import_published(await asyncio.to_thread(import_config, config, name))
+    imported = await import_published(await asyncio.to_thread(import_config, config, name), parent_run)
     model, weights, exact = await fetch_registered(f"{imported.name}/{imported.version}", config.storage)
     return PublicNetwork(name, exact, model, weights)

@@ -38,8 +38,12 @@ LICENSES = {"timm": "Apache-2.0", "timm_tf": "Apache-2.0", "torchvision": "BSD-3
 
 
 @task(task_run_name="import published weights", **policy.BOOKKEEPING)
-async def import_published(config: schema.Config) -> Registered:
+async def import_published(config: schema.Config, parent_run: str = "") -> Registered:
     """Reads the published weights, checks every tensor, and registers them; as champion if the name has none.
+
+    Args:
+        config: Configuration of the command.
+        parent_run: Parent MLflow run.
 
     Raises:
         ConfigError: No path, an unsupported file type, or a network, origin or class count other than requested.
@@ -47,10 +51,10 @@ async def import_published(config: schema.Config) -> Registered:
         ArtifactError: The file is damaged, has another sha256, or fits no network of effnet.
         TransientError: MLflow or the store does not respond; the same call resumes later.
     """
-    return await asyncio.to_thread(_import, config)
+    return await asyncio.to_thread(_import, config, parent_run)
 
 
-def _import(config: schema.Config) -> Registered:
+def _import(config: schema.Config, parent_run: str = "") -> Registered:
     from infra.tracking import runs
     from models.networks import checkpoint_file, packaged, pretrained
 
@@ -90,7 +94,8 @@ def _import(config: schema.Config) -> Registered:
     named = "" if options.class_file is None else f"\nclasses {json.dumps(classes)}"
     key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}{named}")
     tags = {"role": "import", **source_tags}
-    run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
+    parent = parent_run or None
+    run = runs.start_run(config.experiment, f"import {name}", key, parent=parent, params=source_tags, tags=tags)
     try:
         version = _register_weights(weights, run, name, classes, source_tags, config.storage)
     except BaseException:
