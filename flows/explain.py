@@ -65,6 +65,9 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
     networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
     async with finish_run_on_error(run):
         trained = await asyncio.gather(*networks, return_exceptions=True)
+        failed = [one for one in trained if isinstance(one, BaseException)]
+        if len(failed) == len(trained):
+            raise failed[0]  # here, since a task would be repeated after it
         return await record_gallery(config, shards, run, selected, trained)
 
 

@@ -15,7 +15,7 @@ from models.experiments.scaling_study import title
 from models.results import ScalingResult
 from tasks import policy
 from tasks.artifacts import link_run
-from tasks.experiments.scaling import match_costs, point_config, record_scaling, start_scaling
+from tasks.experiments.scaling import match_costs, point_config, record_scaling, require_results, start_scaling
 from tasks.tracked import finish_run_on_error
 
 
@@ -50,5 +50,6 @@ async def study_scaling(config: schema.Config) -> ScalingResult:
             for seed in seeds
         ]
         results = await asyncio.gather(*trainings, return_exceptions=True)
+        require_results(results)
         by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
         return await record_scaling(config, run, shards, by_point)

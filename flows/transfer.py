@@ -120,7 +120,12 @@ async def transfer_network(
             announce_time(plans, source.images_per_s)
     calls = (fine_tune(plan, weights, parent_run, source_run) for plan in plans)
     command = " ".join(["effnet transfer", *overrides])
-    return await record_transfer(config, command, plans, await asyncio.gather(*calls, return_exceptions=True))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    await record_transfer(config, command, plans, results)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result  # here, since a task would be repeated after it
+    return [result for result in results if isinstance(result, TransferResult)]
 
 
 async def with_source(

@@ -210,7 +210,7 @@ def prune(plan: TransferPlan, alive: Sequence[GridTrial], epoch: int) -> list[Gr
 @task(task_run_name="record transfer", **policy.BOOKKEEPING)
 async def record_transfer(
     config: schema.Config, command: str, plans: list[TransferPlan], results: list[TransferResult | BaseException]
-) -> list[TransferResult]:
+) -> None:
     """Writes the report part, including the names of failed data sets.
 
     Args:
@@ -220,13 +220,10 @@ async def record_transfer(
         results: Result of each plan, or its exception.
 
     Raises:
-        EffnetError: The error of the first failed data set, raised after all others are recorded.
+        DataError: A stored row is damaged.
+        TransientError: The store does not respond; the same call resumes later.
     """
     await asyncio.to_thread(_record, config, command, plans, results)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if isinstance(result, TransferResult)]
 
 
 def _record(

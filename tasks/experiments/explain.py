@@ -161,14 +161,9 @@ async def record_gallery(
 
     Returns:
         The maps; ``missing`` lists the networks that failed.
-
-    Raises:
-        EffnetError: All networks failed; the error of the first one.
     """
     done = [result for result in trained if isinstance(result, GalleryNetwork)]
     failed = [(c.name, e) for c, e in zip(candidates, trained, strict=True) if isinstance(e, BaseException)]
-    if not done:
-        raise failed[0][1]
     missing = [f"{name}: {first_line(error)}" for name, error in failed]
     return await asyncio.to_thread(_record, config, shards, mlflow_run, done, missing)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from prefect import task
@@ -65,6 +66,24 @@ def point_config(config: schema.Config, point: schema.Point, seed: int = 0) -> s
     return replace(config, model=network_of(config.model, point), recipe=recipe, data=config.data.for_seed(seed))
 
 
+def require_results(results: Sequence[TrainResult | BaseException]) -> None:
+    """Ends a study without a result, or with an error that is not that of one network, as of an unreachable store.
+
+    For the flow: a task would be repeated after an error that the trainings have been repeated after already.
+
+    Args:
+        results: Result of each training, or its error.
+
+    Raises:
+        TransientError: A service did not respond; the same command resumes.
+        EffnetError: No training finished; the error of the first one.
+    """
+    failed = [result for result in results if isinstance(result, BaseException)]
+    of_all = [error for error in failed if not isinstance(error, PermanentError)]
+    if of_all or len(failed) == len(results):
+        raise (of_all or failed)[0]
+
+
 @task(task_run_name="record", **policy.BOOKKEEPING)
 async def record_scaling(
     config: schema.Config, run: str, shards: list[ShardResult], results: list[list[TrainResult | BaseException]]
@@ -78,8 +97,7 @@ async def record_scaling(
         results: For each point, the result of each seed.
 
     Raises:
-        TransientError: A service did not respond; the same command resumes.
-        EffnetError: No point finished; the error of the first point.
+        TransientError: MLflow or the store does not respond; the same call resumes later.
     """
     return await asyncio.to_thread(_record, config, run, shards, results)
 
@@ -90,13 +108,7 @@ def _record(
     from infra.tracking import runs
     from models.training import per_image
 
-    # An unreachable store or server is not a failure of one network: it would fail every point.
     every = [result for seeds in results for result in seeds]
-    failed = [r for r in every if isinstance(r, BaseException)]
-    transient = [r for r in failed if not isinstance(r, PermanentError)]
-    if transient or len(failed) == len(every):
-        runs.finish_run(run, "FAILED", {})
-        raise (transient or failed)[0]
     done = [r for r in every if isinstance(r, TrainResult)]
     urls = [runs.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r, *_ in results]
     result = summarize(config, shards, results, urls)
@@ -111,5 +123,5 @@ def _record(
         for p, trained in zip(config.scaling.points, result.points, strict=True)
         if trained.top1 is not None
     }
-    runs.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
+    runs.finish_run(run, "FINISHED" if len(done) == len(every) else "FAILED", numbers)
     return result

@@ -11,6 +11,7 @@ import pytest
 from conf import schema
 from conf.compose import compose
 from flows import explain
+from infra.errors import TransientError
 from models.results import EvalResult, GalleryNetwork, ShardResult
 from tasks.experiments.explain import Candidate
 
@@ -48,3 +49,22 @@ def test_what_is_assumed_about_the_classes_of_imported_weights_is_kept_with_thei
     monkeypatch.setattr(explain, "record_gallery", record)
     asyncio.run(explain.draw_gallery.fn(compose(["data=digits"]), []))
     assert [(network.name, network.assumed) for network in recorded] == [("public/1", ASSUMED)]
+
+
+def test_a_gallery_without_any_network_ends_with_the_error_of_the_first_and_records_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shards = ShardResult("made", "file:///manifest.json", "0" * 64, 10, 20, 2, 12, 3, reused=True)
+    model = schema.Model()
+    candidates = [Candidate(name, "baseline", model, None) for name in ("one", "other")]
+
+    async def fail(_config: object, candidate: Candidate, *_: object) -> GalleryNetwork:
+        raise TransientError(f"{candidate.name}: the store does not answer")
+
+    answers = {"list_candidates": candidates, "ensure_shards": shards, "start_gallery": ""}
+    for name, value in answers.items():
+        monkeypatch.setattr(explain, name, returns(value))
+    monkeypatch.setattr(explain, "obtain_network", fail)
+    monkeypatch.setattr(explain, "record_gallery", lambda *_: pytest.fail("recorded"))
+    with pytest.raises(TransientError, match="one: the store does not answer"):
+        asyncio.run(explain.draw_gallery.fn(compose(["data=digits"]), []))

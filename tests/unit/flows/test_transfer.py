@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import pytest
 
 from conf import compose, schema
 from flows import transfer
+from infra.errors import TransientError
 
 
 def test_a_set_is_read_as_the_registered_network_was_unless_the_command_says_otherwise(
@@ -29,3 +31,30 @@ def test_a_set_is_read_as_the_registered_network_was_unless_the_command_says_oth
     assert kept.transfer == config.transfer
     trained_here = asyncio.run(transfer.with_source(config, model, None, []))
     assert trained_here.transfer == config.transfer
+
+
+def test_a_data_set_that_fails_is_recorded_once_and_its_error_ends_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[object] = []
+
+    def step(answer: object) -> Callable[..., Coroutine[Any, Any, object]]:
+        async def run(*_: object) -> object:
+            return answer
+
+        return run
+
+    async def fail(*_: object) -> None:
+        raise TransientError("the store does not answer")
+
+    async def record(_config: object, _command: object, _plans: object, results: Sequence[object]) -> None:
+        recorded.extend(results)
+
+    config = compose.compose([])
+    steps = {"fetch_source": step((config.model, ("s3://b/weights", "1" * 64), "b0/1")), "with_source": step(config)}
+    steps |= {name: step(None) for name in ("plan_shards", "write_shards", "ensure_folds", "plan_transfer")}
+    steps |= {"fine_tune": fail, "record_transfer": record}
+    for name, function in steps.items():
+        monkeypatch.setattr(transfer, name, function)
+    monkeypatch.setattr(transfer, "announce", lambda _: None)
+    with pytest.raises(TransientError):
+        asyncio.run(transfer.transfer_network.fn(config, [config], []))
+    assert [str(one) for one in recorded] == ["the store does not answer"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import made_results
@@ -9,7 +11,9 @@ import pytest
 
 from conf.compose import compose
 from conf.schema import Config, Point
+from flows import scaling
 from infra.errors import ConfigError, DivergedError, TransientError
+from infra.tracking import runs
 from models.experiments.scaling_study import network_of, title
 from models.results import ShardResult, TrainResult
 from tasks.experiments import scaling as study
@@ -57,15 +61,32 @@ def trained(top1: float) -> TrainResult:
         ([DivergedError("first"), DivergedError("second")], DivergedError),
     ],
 )
-def test_a_study_that_cannot_be_summed_up_leaves_no_part(
+def test_a_study_that_cannot_be_summed_up_ends_with_the_error_and_records_nothing(
     results: list[Any], raised: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.tracking import runs
-
-    ended: list[str] = []
-    monkeypatch.setattr(runs, "finish_run", lambda run, status, numbers: ended.append(status))
-    monkeypatch.setattr(study.report_results, "publish_part", lambda *_: pytest.fail("left a part"))
+    """In the flow: Prefect would repeat a task after an error that the trainings have been repeated after already."""
+    trainings, ended = iter(results), []
     config = config_of("{network:resnet50}", "{network:resnet50,dimension:width,width:2.0}")
+
+    async def train(*_: object) -> TrainResult:
+        if isinstance(one := next(trainings), BaseException):
+            raise one
+        return one
+
+    def step(answer: object) -> Callable[..., Coroutine[Any, Any, object]]:
+        async def run(*_: object) -> object:
+            return answer
+
+        return run
+
+    async def record(*_: object) -> None:
+        pytest.fail("recorded")
+
+    steps = {"start_scaling": step("run"), "link_run": step(None), "ensure_folds": step([SHARDS])}
+    steps |= {"match_costs": step(config), "train_network": train, "record_scaling": record}
+    for name, function in steps.items():
+        monkeypatch.setattr(scaling, name, function)
+    monkeypatch.setattr(runs, "finish_run", lambda run, status, _: ended.append(f"{run} {status}"))
     with pytest.raises(raised):
-        study._record(config, "run", [SHARDS], [[result] for result in results])
-    assert ended == ["FAILED"]
+        asyncio.run(scaling.study_scaling.fn(config))
+    assert ended == ["run FAILED"]
