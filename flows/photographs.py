@@ -46,7 +46,7 @@ async def map_photographs(config: schema.Config, parent_run: str = "") -> Photog
     return await record_photographs(config, read, networks, parent_run)
 
 
-async def obtain_network(config: schema.Config, name: str, parent_run: str) -> PublicNetwork:
+async def obtain_network(config: schema.Config, name: str, parent_run: str = "") -> PublicNetwork:
     """One packaged network from the registry, where it is imported unless it was."""
     imported = await import_published(await asyncio.to_thread(import_config, config, name), parent_run)
     model, weights, exact = await fetch_registered(f"{imported.name}/{imported.version}", config.storage)

@@ -103,7 +103,7 @@ def _record_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -
     data = cards.DataSet(result.data, run.job.manifest_sha256, run.job.manifest_uri)
     version = registry.resolve_version(result.model_ref)
     half = interval_95(result.top1, result.n)
-    about = f"**{result.top1:.2f} % top-1** on {result.n:,} val images of {result.data} (± {half:.2f}, 95 %)"
+    about = f"{result.top1:.2f} % top-1 on {result.n:,} val images of {result.data} (± {half:.2f}, 95 %)"
     tags = {
         "role": "evaluation",
         "model_ref": result.model_ref,

@@ -53,7 +53,7 @@ def split_result(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str,
     tags = {name: _format(scored[key]) for key, name in RESULT_TAGS.items() if key in scored}
     if result.get("n_val"):
         error = interval_95(result["top1"], result["n_val"])
-        tags[DESCRIPTION] = f"**{result['top1']:.2f} % top-1** on {result['n_val']:,} val images (± {error:.2f}, 95 %)"
+        tags[DESCRIPTION] = f"{result['top1']:.2f} % top-1 on {result['n_val']:,} val images (± {error:.2f}, 95 %)"
     return metrics, tags
 
 

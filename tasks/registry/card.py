@@ -28,7 +28,7 @@ RECIPE_ROWS = (
 )
 NOT_MEASURED = "not measured"  # accuracy of imported weights
 LICENSE_UNKNOWN = "not stated"
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+_MARKDOWN = re.compile(r"([\\`*{}\[\]<>|#~]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore within a word is no mark
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def trained_card(trained: Trained) -> str:
     result, data = trained.result, trained.manifest
     half = interval_95(result.top1, result.n_val)
     opening = (
-        f"**{result.top1:.2f} % top-1** on {result.n_val:,} val images of {plain(data.name)} (95 % interval "
-        f"{max(0.0, result.top1 - half):.2f} to {min(100.0, result.top1 + half):.2f}): `{result.model}`, trained on it."
+        f"{result.top1:.2f} % top-1 on {result.n_val:,} val images of {plain(data.name)} (95 % interval "
+        f"{max(0.0, result.top1 - half):.2f} to {min(100.0, result.top1 + half):.2f}): {plain(result.model)}, trained "
+        "on it."
     )
     sections = [
         ("Accuracy", _accuracy(result)),
@@ -90,8 +91,8 @@ def imported_card(
 ) -> str:
     """Renders the card of published weights, whose accuracy was not measured here."""
     opening = (
-        f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes"
-        f"{_NAMED_AS.get(source['class_names'], '')}. "
+        f"{plain(source['network'])} with public weights of {plain(source['origin'])}, {classes:,} classes"
+        f"{_NAMED_AS.get(source['class_names'], '')}.\n\n"
         f"Its accuracy was not measured here: `effnet evaluate model_ref={ref} data=imagenet data.path=FOLDER` does."
     )
     params, multiply_adds = (f"{int(source[key]):,}" for key in ("params", "multiply_adds"))
@@ -116,7 +117,7 @@ def family_card(name: str, versions: Sequence[Version], champion: int | None) ->
     """
     newest = versions[-1].tags
     on = f", trained on {plain(newest['dataset'])}" if "dataset" in newest else ""
-    title = f"`{newest['variant']}`{on}: {int(newest['params']):,} parameters, {newest['resolution']} px."
+    title = f"{plain(newest['variant'])}{on}: {int(newest['params']):,} parameters, {newest['resolution']} px."
     rows = [
         (
             f"{version.version}, champion" if version.version == champion else str(version.version),
@@ -130,7 +131,7 @@ def family_card(name: str, versions: Sequence[Version], champion: int | None) ->
     best = "No version is champion."
     if champion is not None:
         accuracy = next((_format_top1(version) for version in versions if version.version == champion), NOT_MEASURED)
-        best = f"Champion, the version to use: **version {champion}**, top-1 {accuracy} (`models:/{name}@champion`)."
+        best = f"Champion, the version to use: version {champion}, top-1 {accuracy} (`models:/{name}@champion`)."
     return f"{title}\n\n{best}\n\n{table}\n"
 
 
@@ -163,6 +164,7 @@ def plain(text: str) -> str:
 
 
 def _document(ref: str, opening: str, sections: Iterable[tuple[str, str]]) -> str:
+    """Joins a card; its opening is without Markdown, since MLflow's list of versions shows it as it is written."""
     parts = [f"# {ref}", opening, *(f"## {title}\n\n{body}" for title, body in sections if body)]
     return "\n\n".join(parts) + "\n"
 

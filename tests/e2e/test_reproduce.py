@@ -127,7 +127,7 @@ def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_proces
         version = client.get_model_version_by_alias(row["registered_name"], "champion")
         assert int(version.version) == row["registered_version"]
         assert float(version.tags["top1"]) == pytest.approx(row["top1"], abs=0.005)
-        assert f"**{row['top1']:.2f} % top-1** on {row['n_val']} val images" in version.description
+        assert f"{row['top1']:.2f} % top-1 on {row['n_val']} val images" in version.description
         model = client.get_logged_model(version.source.removeprefix("models:/"))
         assert {m.key: m.value for m in model.metrics}["val/top1"] == row["top1"]
         assert {f.path for f in client.list_logged_model_artifacts(model.model_id)} > {"card.md", "curves.svg"}

@@ -68,7 +68,7 @@ def test_an_evaluation_is_a_run_with_its_data_and_metrics_of_the_version_s_model
     expected = {"val/top1": 75.0, "val/top5": 100.0, "val/calibration_error": 2.5, "val/mean_per_class": 75.0}
     assert made.data.metrics == pytest.approx(expected | {"val/top1_ci95": 4.24}, abs=0.01)
     assert made.info.run_name == f"evaluate {ref} on digits"
-    assert made.data.tags["mlflow.note.content"].startswith("**75.00 % top-1** on 400 val images of digits (± 4.24")
+    assert made.data.tags["mlflow.note.content"].startswith("75.00 % top-1 on 400 val images of digits (± 4.24")
     [read] = made.inputs.dataset_inputs
     assert (read.dataset.name, read.tags[0].value) == ("digits", "evaluation")
 

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import made_parts
+import made_results
+import numpy as np
 import owner_calls
 import pytest
 
+from conf import schema
+from conf.training import EvalTransform
 from infra.services import deployments, login, stack
 from infra.services.prefect_api import from_environment
-from infra.tracking import client, registry, runs
+from infra.tracking import cards, client, registry, runs
+from models.data.shards.manifest import TABLE, Manifest, Shard
 from models.results import Summary, VariantRow, result_from
 from tasks.metrics import DESCRIPTION
+from tasks.registry import card
 from tasks.registry.family import describe_family
 from tasks.reproduction import describe_on_page
 
@@ -91,6 +97,14 @@ def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
         assert panel != "true", "the assistant covers a quarter of the page"
 
 
+SHARDS = (Shard("val-0.tar", "val", 20, 10, "b" * 64),)
+DATA = Manifest("my_pets", ("cat", "dog"), "s" * 64, "original", SHARDS, np.zeros(20, TABLE))
+RESULT = made_results.trained(model="efficientnet_b0", top1=75.0, n_val=20, class_correct=(10, 5), class_total=(10, 10))
+TRAINED = card.Trained("seen-b0/1", RESULT, schema.Job(kind="train"), DATA, "s3://b/manifest.json", "d" * 64, "", {})
+SOURCE = {"network": "efficientnet_b0", "origin": "timm_tf", "class_names": "unknown", "padding": "same"}
+SOURCE |= {"source": "s3://b/w", "source_sha256": "e" * 64, "params": "5", "multiply_adds": "6", "resolution": "224"}
+
+
 @pytest.fixture(scope="module")
 def family(services: stack.Addresses) -> dict[str, str]:
     """Two networks of a reproduction with a version each, a second version of the first, and the run of all."""
@@ -134,6 +148,29 @@ def test_the_list_of_models_shows_accuracy_and_data_and_is_searched_by_tags(
         page.get_by_role("row").filter(has_text="seen-b0").wait_for(state="detached")
         page.get_by_role("link", name="seen-b1").click()
         page.get_by_text("Champion, the version to use: version 1, top-1 93.50 ± 1.19 %").wait_for()
+
+
+def test_the_list_of_versions_shows_the_beginning_of_cards_without_marks(
+    browser: Any, mlflow_uri: str, services_dir: Path
+) -> None:
+    name = "seen-cards"
+    texts = [card.trained_card(TRAINED), card.imported_card(f"{name}/2", 1000, EvalTransform(), SOURCE, "MIT")]
+    with client.connection() as mlflow:
+        mlflow.create_registered_model(name)
+        for text in texts:
+            made = mlflow.create_model_version(name, "s3://effnet/none")
+            mlflow.update_model_version(name, made.version, cards.shorten(cards._without_title(text)))
+    with opened(browser, services_dir, mlflow_uri, "mlflow") as (page, _):
+        page.goto(f"{mlflow_uri}/#/models/{name}")
+        shown = []
+        for version in (1, 2):
+            row = page.get_by_role("row").filter(has=page.get_by_role("link", name=f"Version {version}"))
+            row.wait_for()
+            shown.append(row.inner_text())
+        page.get_by_role("link", name="Version 1").click()
+        page.get_by_text("20 val images of my_pets (").first.wait_for()
+    assert "\n75.00 % top-1 on 20 " in shown[0], shown
+    assert "\nefficientnet_b0 with " in shown[1], shown
 
 
 def test_two_versions_of_a_model_are_compared_by_settings_and_metrics(

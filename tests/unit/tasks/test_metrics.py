@@ -8,7 +8,7 @@ RESULT = {"top1": 95.0, "top5": 99.0, "minival_top1": 0.0, "minutes": 2.0, "step
 def test_a_number_that_never_changes_is_a_tag_and_no_metric() -> None:
     metrics, tags = split_result({**RESULT, "n_minival": 50, "minival_top1": 90.0, "weights_uri": "s3://w"})
     assert metrics == {"val/top1": 95.0, "val/top5": 99.0, "system/minutes": 2.0}
-    assert tags.pop("mlflow.note.content") == "**95.00 % top-1** on 100 val images (± 4.27, 95 %)"
+    assert tags.pop("mlflow.note.content") == "95.00 % top-1 on 100 val images (± 4.27, 95 %)"
     assert tags == {"params": "9", "steps": "7", "minival_top1": "90.00", "val_n": "100", "minival_n": "50"}
 
 

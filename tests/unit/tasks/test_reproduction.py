@@ -55,6 +55,6 @@ def test_the_description_of_a_reproduction_links_to_its_networks_side_by_side() 
     text = describe_on_page(summary, lambda ids: f"#/{'+'.join(ids)}")
     links, _, first, last, missing = text.splitlines()
     assert links == "[networks side by side](#/run0+run7)", "one fine-tuned network is beside no other"
-    assert first.startswith(f"- efficientnet\\_b0: {rows[0]['top1']:.2f} ± "), first
+    assert first.startswith(f"- efficientnet_b0: {rows[0]['top1']:.2f} ± "), first
     assert last.endswith("fine-tuned on digits"), last
-    assert missing == "- missing: efficientnet\\_b1: out of \\*memory\\*"
+    assert missing == "- missing: efficientnet_b1: out of \\*memory\\*"

@@ -14,7 +14,7 @@ from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
 from models.experiments.mistakes import Confusion
 from tasks.registry.answers import CONFUSION_SVG, SAMPLES_SVG, CardAnswers
-from tasks.registry.card import Trained, family_card, imported_card, lineage_json, trained_card
+from tasks.registry.card import Trained, family_card, imported_card, lineage_json, plain, trained_card
 
 SHARDS = (Shard("train-0.tar", "train", 80, 10, "a" * 64), Shard("val-0.tar", "val", 20, 10, "b" * 64))
 DATA = Manifest("pets|2", ("cat", "<b>dog</b>", "empty"), "s" * 64, "original", SHARDS, np.zeros(100, TABLE))
@@ -34,7 +34,7 @@ FULL = Trained(
     {"cpu": "a CPU", "cores": "2"},
     CardAnswers((Confusion(1, 0, 5, 10), Confusion(0, 1, 1, 12)), {CONFUSION_SVG: "<svg/>", SAMPLES_SVG: "<svg/>"}),
 )
-SOURCE = dict.fromkeys(("network", "source", "source_sha256", "origin", "padding"), "x")
+SOURCE = dict.fromkeys(("source", "source_sha256", "origin", "padding"), "x") | {"network": "efficientnet_b0"}
 SOURCE |= {"params": "5", "multiply_adds": "6", "resolution": "224", "class_names": "of ImageNet"}
 VERSIONS = [
     Version("pets-b0", 1, "r", (), {"variant": "efficientnet_b0", "params": "7", "resolution": "24"}),
@@ -82,8 +82,22 @@ def test_a_card_has_no_empty_field(text: str) -> None:
 
 def test_a_card_opens_with_the_accuracy_its_interval_and_its_number_of_images() -> None:
     opening = CARDS["bare"].splitlines()[2]
-    accuracy = r"**75.00 % top-1** on 20 val images of pets\|2 (95 % interval 56.02 to 93.98)"
+    accuracy = r"75.00 % top-1 on 20 val images of pets\|2 (95 % interval 56.02 to 93.98): "
     assert opening.startswith(accuracy), "lists of versions show its beginning"
+
+
+@pytest.mark.parametrize("name", ["bare", "imported", "family"])
+def test_a_card_begins_without_markdown_which_lists_show_as_it_is_written(name: str) -> None:
+    opening = next(line for line in CARDS[name].splitlines() if line and not line.startswith("# "))
+    assert not re.search(r"[*`]|\\_", opening)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("my_pets_2", "my_pets_2"), ("_pets_", r"\_pets\_"), ("a__b", r"a\_\_b"), ("a*b_", r"a\*b\_"), ("é_é", "é_é")],
+)
+def test_only_underscores_within_a_word_are_no_marks(text: str, shown: str) -> None:
+    assert plain(text) == shown
 
 
 def test_a_card_lists_the_weakest_classes_first_and_none_without_images() -> None:
@@ -133,7 +147,7 @@ def test_a_family_lists_its_versions_newest_first_with_what_is_known() -> None:
 
 
 def test_a_family_names_its_champion() -> None:
-    named = "Champion, the version to use: **version {}**, top-1 {} (`models:/pets-b0@champion`)."
+    named = "Champion, the version to use: version {}, top-1 {} (`models:/pets-b0@champion`)."
     assert named.format(2, "75.00 ± 18.98 %") in CARDS["family"]
     assert named.format(1, "not measured") in CARDS["family of an undescribed champion"]
     assert "champion" not in CARDS["family without champion"].replace("No version is champion.", "")
