@@ -118,7 +118,9 @@ def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary
     assert "[networks side by side](#/compare-runs?runs=" in description
     assert summary["variants"][1]["mlflow_run"] in description
     # Reproduction, search, maps, jobs, photographs, and the import of three networks.
-    assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 1 + 8 + 1 + 3
+    made = client.search_runs([experiment.experiment_id])
+    assert len(made) == 1 + 1 + 1 + 8 + 1 + 3
+    assert [one.info.run_id for one in made if "mlflow.parentRunId" not in one.data.tags] == [parent.info.run_id]
 
 
 def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_process(summary: dict[str, Any]) -> None:
