@@ -42,6 +42,9 @@ HOST = "127.0.0.1"
 POLL_S = 5.0  # time between two looks at the alias
 UPLOAD_S = 30.0  # time in which the body of a request must arrive
 MAX_BYTES = 20 * 1024 * 1024  # of an image file
+# A body above the limit is received up to here and dropped: a client that still sends when the connection is closed
+# gets a reset, and may not see the answer.
+_MAX_DROPPED = 8 * MAX_BYTES
 UPLOAD_HINT = "one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
 _FILE_NAME = re.compile(rb"^content-disposition:[^\r\n]*;\s*filename\*?=", re.IGNORECASE | re.MULTILINE)
 SHOWN = 5  # classes of an answer by default
@@ -202,20 +205,24 @@ def build_app(serving: Serving) -> FastAPI:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Reads an image file, as the body or in a form; stops at the limit, whatever length the request announced."""
+    """Reads an image file, as the body or in a form; keeps no more than the limit, whatever length was announced."""
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
     if header.get_content_type() == "application/json":
         raise HTTPException(415, f"the body is JSON: send {UPLOAD_HINT}")
-    data = bytearray()
+    data, received = bytearray(), 0
     try:
         async with asyncio.timeout(UPLOAD_S):
             async for chunk in request.stream():
-                data += chunk
-                if len(data) > MAX_BYTES:
-                    raise HTTPException(413, f"the image has more than {MAX_BYTES // 2**20} MiB")
+                received += len(chunk)
+                if received <= MAX_BYTES:
+                    data += chunk
+                elif received > _MAX_DROPPED:
+                    break
     except TimeoutError as error:
         raise HTTPException(408, f"the image did not arrive within {UPLOAD_S:g} s") from error
+    if received > MAX_BYTES:
+        raise HTTPException(413, f"the image has more than {MAX_BYTES // 2**20} MiB")
     if not data:
         raise HTTPException(400, f"the body is empty: send {UPLOAD_HINT}")
     if header.get_content_type() == "multipart/form-data":

@@ -212,7 +212,7 @@ def effnet(services_dir: Path, storage: str, *words: str) -> subprocess.Complete
 def described_champion(name: str) -> tuple[str, str]:
     """The version that the page of a registered model names as champion, and the accuracy in the list of models."""
     model = rest.get("registered-models/get", name=name)["registered_model"]
-    (version,) = re.findall(r"\*\*version (\d+)\*\*", model["description"])
+    (version,) = re.findall(r"Champion, the version to use: version (\d+)", model["description"])
     return version, {tag["key"]: tag["value"] for tag in model["tags"]}["top1"]
 
 

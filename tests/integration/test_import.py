@@ -69,7 +69,7 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     assert (tags["guessed"], tags["class_names"]) == (guessed, "unknown")
     assert (tags["variant"], tags["license"]) == ("efficientnet_b0", "Apache-2.0")
     described = mlflow_client.library().MlflowClient().get_registered_model("efficientnet-b0-lukemelas")
-    assert "`efficientnet_b0`: " in described.description
+    assert "efficientnet_b0: " in described.description
     assert "| not trained here &emsp;| not measured &emsp;|" in described.description
     assert "was not measured here" in described.latest_versions[0].description
     assert (tags["padding"], tags["bn_epsilon"], tags["preprocessing"]) == ("same", "0.001", "imagenet")

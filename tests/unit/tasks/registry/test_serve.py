@@ -164,6 +164,24 @@ def test_a_form_without_one_file_and_a_body_of_json_are_refused_by_how_an_image_
     asyncio.run(main())
 
 
+async def answer_to(chunks: AsyncIterator[bytes]) -> tuple[int, bytes, int]:
+    """Status and body of the answer to an upload, and how many requests are still served."""
+    serving = Serving("pets@champion", loaded("pets/1")[0], Limits())
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        body = await anext(chunks, None)
+        return {"type": "http.request", "body": body or b"", "more_body": body is not None}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", serve.HOST.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+    await build_app(serving)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send)  # type: ignore[arg-type]
+    return sent[0]["status"], sent[1]["body"], serving.admitted
+
+
 def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: Any) -> None:
     monkeypatch.setattr(serve, "UPLOAD_S", 0.05)
 
@@ -172,27 +190,25 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: Any) -> Non
         await asyncio.sleep(0.5)
         yield b"x"
 
-    async def main() -> None:
-        serving = Serving("pets@champion", loaded("pets/1")[0], Limits())
+    status, body, admitted = asyncio.run(answer_to(slow_body()))
+    assert (status, admitted) == (408, 0)
+    assert b"did not arrive within 0.05 s" in body
 
-        async def receive() -> dict[str, Any]:
-            body = await anext(chunks)
-            return {"type": "http.request", "body": body, "more_body": True}
 
-        sent: list[dict[str, Any]] = []
+def test_a_body_that_is_too_large_is_received_to_its_end_so_that_the_client_sees_the_answer() -> None:
+    arrived = []
 
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
+    async def large_body(mebibytes: int) -> AsyncIterator[bytes]:
+        for number in range(mebibytes):
+            arrived.append(number)
+            yield bytes(2**20)
 
-        chunks = slow_body()
-        headers = [(b"host", serve.HOST.encode())]
-        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
-        await build_app(serving)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send)  # type: ignore[arg-type]
-        assert sent[0]["status"] == 408
-        assert b"did not arrive within 0.05 s" in sent[1]["body"]
-        assert serving.admitted == 0
-
-    asyncio.run(main())
+    status, body, _ = asyncio.run(answer_to(large_body(25)))
+    assert (status, len(arrived)) == (413, 25)
+    assert b"more than 20 MiB" in body
+    arrived.clear()
+    assert asyncio.run(answer_to(large_body(1000)))[0] == 413
+    assert len(arrived) < 200, "not without a limit"
 
 
 def test_a_wrong_parameter_is_refused_in_one_sentence_and_counted() -> None:
