@@ -43,6 +43,7 @@ QUIET = {
 
 # The flows of these verbs read config.data first.
 _READS = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "explain", "linear", "study")
+_NEEDS_NO_TRAINING = ("shard", "evaluate", "explain")  # of these: images of a single class may be evaluated
 _REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
 
 
@@ -240,11 +241,11 @@ def check_settings(verb: str, config: schema.Config) -> None:
 def _check_data_sets(verb: str, config: schema.Config) -> None:
     """Raises for data sets that the flow of a verb would refuse."""
     if verb in _READS or (verb == "gate" and config.data.path is not None):
-        _check_data(config.data)
+        _check_data(config.data, _fewest_classes(verb))
     if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
         try:
             # The images of a night are judged by its flow, which records and reports the night if they are refused.
-            (_check_path if verb == "nightly" else _check_data)(config.transfer.data)
+            _check_path(config.transfer.data) if verb == "nightly" else _check_data(config.transfer.data)
         except ConfigError as error:
             raise ConfigError(f"transfer.data: {error}") from error
 
@@ -260,25 +261,37 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
     given += [config.transfer.data] if verb in ("nightly", "reproduce", "transfer") else []
     for data in given:
         if data.path is not None:  # a compressed archive would be decompressed, which takes long
-            (_check_path if Path(data.path).is_file() else _check_data)(data)
+            _check_path(data) if Path(data.path).is_file() else _check_data(data, _fewest_classes(verb))
     try:
         _check_places(verb, config, Path(config.run_dir).resolve())
     except TransientError as error:
         log.warning("%s", first_line(error))
 
 
-def _check_data(data: schema.Data) -> None:
-    """Raises as ``_check_path``, and for images of the user's own on this machine that the flow would refuse."""
+def _check_data(data: schema.Data, fewest: int = 2) -> None:
+    """Raises as ``_check_path``, and for images of the user's own on this machine that the flow would refuse.
+
+    Args:
+        data: Data settings.
+        fewest: Number of classes that the verb needs.
+    """
     _check_path(data)
     if data.source == "folder" and not str(data.path).startswith("s3://"):
-        from models.data.sources import catalog
+        from models.data.sources import catalog, listing
 
         log.addFilter(_is_of_decompression)  # the flow opens the data again, and says the rest
         try:
             with files.errors(Path(str(data.path))):
-                catalog.open_source(data)
+                source = catalog.open_source(data)
         finally:
             log.removeFilter(_is_of_decompression)
+        if fewest > 1:
+            listing.require_classes(data.name, len(source.classes))
+
+
+def _fewest_classes(verb: str) -> int:
+    """Returns the number of classes that the data of a verb need."""
+    return 1 if verb in _NEEDS_NO_TRAINING else 2
 
 
 def _is_of_decompression(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ MLflow's own variables.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,9 @@ def library() -> Any:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a registered model may contain arbitrary code
-    import mlflow
+    with warnings.catch_warnings():
+        # With PYTHONOPTIMIZE=2 MLflow has no docstrings to complete, and warns once for every kind of address.
+        warnings.filterwarnings("ignore", "Failed to register a dataset source", UserWarning)
+        import mlflow
 
     return mlflow

@@ -265,6 +265,12 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
+def require_classes(name: str, classes: int) -> None:
+    """Raises ConfigError for a set of a single class, which has nothing to tell apart."""
+    if classes < 2:
+        raise ConfigError(f"{name} has a single class; a classifier needs two or more")
+
+
 def check_listing(data: schema.Data, listing: Listing, data_set: DataSet, crop_bottom: int = 0) -> Source:
     """Builds the source if its counts are official or ``data.allow_partial`` is set.
 

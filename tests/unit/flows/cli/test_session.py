@@ -172,6 +172,24 @@ def test_a_folder_that_can_be_read_in_two_ways_is_refused_before_services_start(
     assert caplog.text == ""  # the flow says what is unused
 
 
+@pytest.mark.parametrize("verb", with_slow_rest(["train", "transfer", "search", "reproduce", "linear"], plain=2))
+def test_a_folder_of_a_single_class_is_refused_before_services_start(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path / "single", {f"cat/{i}.jpg": photo(i) for i in range(4)})
+    key, group = ("transfer.data", "data@transfer.data") if verb == "transfer" else ("data", "data")
+    monkeypatch.setattr("models.networks.packaged.check_networks", lambda _: None)
+    words = [f"{group}=folder", f"{key}.path={root}", "transfer.sets=[]"]
+    with pytest.raises(ConfigError, match="folder has a single class; a classifier needs two or more"):
+        session._check_early(verb, compose.compose(words))
+
+
+@pytest.mark.parametrize("verb", ["shard", "evaluate"])
+def test_images_of_a_single_class_may_be_sharded_and_evaluated(verb: str, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "single", {f"cat/{i}.jpg": photo(i) for i in range(4)})
+    session._check_early(verb, compose.compose(["data=folder", f"data.path={root}", "model_ref=pets@champion"]))
+
+
 @pytest.mark.parametrize("verb", ["reproduce", "transfer"])
 def test_a_folder_of_transfer_sets_without_any_set_is_refused(verb: str) -> None:
     config = compose.compose(["profile=laptop", "transfer.path=/sets"])
