@@ -13,7 +13,8 @@ from conf.text import list_some
 from models.data.sources import listing
 from models.data.sources.listing import Listing
 
-_SEPARATOR = re.compile(r"[|;, ]+")
+_SEPARATOR = re.compile(r"[|;,/+&]+|\s+")
+_MARKED = re.compile(r"[|;,/+&]|\band\b")  # what names of classes with several words have not
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
 _LIST = "[](){}'\""  # characters around the labels of a list
 _MISSING = ("none", "na", "unlabeled", "unlabelled", "unannotated", "missing")  # casefolded names
@@ -65,22 +66,33 @@ def describe_labels(classes: Sequence[str]) -> tuple[str, ...]:
 def _describe_combined(classes: Sequence[str]) -> tuple[str, ...]:
     """Returns a remark if names of classes are several others, as ``rust|scab`` beside ``rust``: labels of two.
 
+    Spaces are usual in the name of one: ``polar bear`` beside ``bear`` is none of them, ``ant bear`` beside both is.
+
     Also if all are lists, as ``['rust']`` and ``['rust', 'scab']``, or have several words that others have, too, as
     ``0,1`` and ``1,2``.
     """
-    words = {name: [word for part in _SEPARATOR.split(name) if (word := part.strip(_LIST))] for name in classes}
+    words = {name: split_labels(name) for name in classes}
     known = {name.strip(_LIST) for name in classes}
     repeated = {
         one for one, number in Counter(one for some in words.values() for one in set(some)).items() if number > 1
     }
-    combined = [
-        name
-        for name, some in words.items()
-        if len(some) > 1 and (known.intersection(some) or (re.search("[|;,]", name) and repeated.issuperset(some)))
-    ]
+    combined = [name for name, some in words.items() if len(some) > 1 and _is_combined(name, some, known, repeated)]
     if not combined:
         return ()
     return (f"{len(combined)} classes look like several labels of one image and count as classes, as {combined[0]!r}",)
+
+
+def split_labels(text: str) -> list[str]:
+    """Returns the words of a text that may be labels: by bars, commas, spaces and the like, without ``and``."""
+    words = (part.strip(_LIST) for part in _SEPARATOR.split(text))
+    return [word for word in words if word and word != "and"]
+
+
+def _is_combined(name: str, words: Collection[str], known: set[str], repeated: set[str]) -> bool:
+    if known.issuperset(words):
+        return True
+    is_marked = _MARKED.search(name) is not None and not known.isdisjoint(words)
+    return is_marked or (re.search("[|;,]", name) is not None and repeated.issuperset(words))
 
 
 def _describe_missing(classes: Sequence[str]) -> tuple[str, ...]:

@@ -19,34 +19,19 @@ from collections.abc import Collection, Mapping, Sequence
 from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
-from models.data.sources.json_tables import JSON, JSON_LINES
-from models.data.sources.matlab import MATLAB
+from models.data.sources.class_lists import take_lists
+from models.data.sources.class_remarks import split_labels
+from models.data.sources.json_tables import JSON
+from models.data.sources.object_cells import divide_objects
 from models.data.sources.split_lists import find_column, find_kinds
 from models.data.sources.splits import SPLIT_WORDS, split_of
-from models.data.sources.tables import (
-    MAX_BYTES,
-    SUFFIXES,
-    TABLES,
-    Table,
-    cell_of,
-    decode,
-    has_one_for_each,
-    index_images,
-    is_of_predictions,
-    may_label,
-    names_one,
-    read_submissions,
-    read_tables,
-    warn_of_predictions,
-)
+from models.data.sources.tables import Table, cell_of, read_submissions, read_tables, warn_of_predictions
 
 log = logger()
-_OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5", ".npy", ".npz")
-_PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
-_LABEL_BYTES = 2  # of a label, at least
-_SHOWN = 60  # characters of a line in a message
 _Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns of names and classes, and the classes
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
+_NO_TEXT = ", which are lists or objects: save the class of each image as a CSV file"
+_BOX = 4  # numbers of a box, which follow its class
 _MISSING = ("", "nan", "NaN", "<NA>", "N/A", "n/a", "#N/A", "NULL", "null")  # as pandas and databases write them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
 HEADERS = (
@@ -93,8 +78,10 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
             if 2 * len(stated := _stated_classes(table, number, classes)) > len(table.rows)
         }
         if not possible:
+            remark = remark or _describe_several(table, range(len(table.header)), classes)
             remark = remark or f" ({table.path} names images, but no column of it has these classes)"
             continue
+        remark = remark or _describe_several(table, possible, classes)
         named = {cell_of(table.header, number).lower(): number for number in reversed(possible)}
         usual = next((named[header] for header in HEADERS if header in named), None)
         if usual is None and any(stated != next(iter(possible.values())) for stated in possible.values()):
@@ -128,19 +115,26 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     kinds: dict[str, str] = {}
     unclear: list[str] = []
     warn_of_predictions(files)
-    read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
+    lists, remaining = take_lists(list(read_tables(files, images)), files.root)
+    tables = [(divide_objects(table), key) for table, key in remaining]
+    read = [(table, key, *_find_classes(table, key, column)) for table, key in tables]
     read = _without_guesses(read, column)
     for table, _, _, stated in read:
-        if stated and (remark := table.describe_rows()):
+        if stated and (remark := table.describe_rows({text for one in stated.values() for text in one})):
             log.warning("%s: %s", files.root, remark)
+    if lists is not None:
+        _merge(files, labels, lists.source, lists.labels)
+        sources.append(lists.source)
+        kinds |= lists.kinds
     is_divided_twice, are_attributes, by_column = False, False, dict[str, str]()
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
     is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
+    paths = [table.path for table, *_ in read]
     for table, key, number, stated in read:
         if not stated:  # of few images, or of a single class
             number, stated = _find_known_classes(table, texts)
         if stated:
-            for image, kind in find_kinds(table, number).items():
+            for image, kind in find_kinds(table, number, paths).items():
                 is_divided_twice |= kinds.setdefault(image, kind) != kind
             if is_whole:
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
@@ -149,12 +143,14 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         elif len(table.header) > 1 and (not table.path.endswith(JSON) or 2 * len(table.rows) > len(images)):
             by_column |= find_column(table, key)[1]
             others = [number for number in range(len(table.header)) if number != key]
-            unclear.append(f"{table.path} names the images and has the columns {', '.join(map(table.name, others))}")
-            are_attributes |= len(others) > 1 and all(_are_marks(table.column(number)) for number in others)
+            are_marks = len(others) > 1 and all(_are_marks(table.column(number)) for number in others)
+            unclear.append(_describe_columns(table, others))
+            are_attributes |= are_marks
     if unclear and (not labels or (are_attributes and not any(_is_certain(one, column) for one in read))):
-        raise ConfigError(
-            f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
-        )
+        question = "; which one has the classes? data.label_field=COLUMN names it"
+        question += " (of 0 and 1, of which images have several or none, as in a multi-label set)" * are_attributes
+        is_without = all(line.endswith(_NO_TEXT) for line in unclear)
+        raise ConfigError(f"{files.root}: {'; '.join(unclear)}{question * (not is_without)}")
     if is_divided_twice:
         log.warning("%s: the tables divide some images in several ways, so their splits are not used", files.root)
         kinds = dict.fromkeys(kinds, "")  # divided, but not known how
@@ -162,26 +158,11 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
 
 
-def describe_others(files: Files, images: Sequence[str]) -> str:
-    """Returns a remark on the first file that may have the labels and is not used; empty if there is none."""
-    stems = index_images(images)
-    read = {table.path for table, _ in read_tables(files, images, (MATLAB,))}
-    for row, path in enumerate(files.names):
-        name = path.rpartition("/")[2].lower()
-        if path.rpartition("/")[2].rpartition(".")[0] in stems or path in read or files.sizes[row] > MAX_BYTES:
-            continue
-        if name.endswith((".csv", ".tsv", *JSON_LINES)) and is_of_predictions(path.rpartition("/")[2]):
-            if "sample" not in name:
-                return f" ({path} is not read: rename it unless it has predictions, as its name says)"
-            continue
-        if name.endswith((".csv", ".tsv", *JSON_LINES)):
-            lines = [line for line in decode(files.read(row)).splitlines() if line.strip()]
-            shown = ascii(lines[min(1, len(lines) - 1)][:_SHOWN]) if lines else "empty"
-            return f" ({path} names none of the images; its second line is {shown})"
-        packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
-        if name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES):
-            return f" ({path} is not read: save its names and classes as a CSV file)"
-    return ""
+def _describe_columns(table: Table, others: Sequence[int]) -> str:
+    """Returns a line about a table in which no column has the classes for certain, for a message."""
+    with_text = [number for number in others if any(map(any, table.column(number).values()))]
+    shown = ", ".join(map(table.name, with_text or others))
+    return f"{table.path} names the images and has the columns {shown}{_NO_TEXT * (not with_text)}"
 
 
 def list_submitted(files: Files, images: Sequence[str]) -> set[str]:
@@ -192,40 +173,6 @@ def list_submitted(files: Files, images: Sequence[str]) -> set[str]:
 def find_unused_table(files: Files, images: Sequence[str]) -> str:
     """Returns the first table that names held-out images and may have classes of them; empty for none."""
     return next((table.path for table, key in read_tables(files, images) if _has_classes(table, key)), "")
-
-
-def find_unread_labels(files: Files, images: Sequence[str]) -> str:
-    """Returns the first file that is no such table and may have the labels of held-out images; empty for none.
-
-    That is a text or JSON with as many labels as there are images, a text named after a test split that does not list
-    the images, JSON that names one of them, or a file of another format that is large enough, unless it is named after
-    another split.
-    """
-    index = index_images(images)
-    for row, path in enumerate(files.names):
-        name = path.rpartition("/")[2].lower()
-        kinds = {split_of(part) for part in path.split("/")}
-        is_of_image = path.rpartition("/")[2].rpartition(".")[0] in index  # boxes or a caption of one image
-        if is_of_image or "train" in kinds or files.sizes[row] < len(images):
-            continue
-        if files.sizes[row] > MAX_BYTES:
-            if name.endswith(TABLES):
-                return path
-            continue
-        if name.endswith((*SUFFIXES, *JSON_LINES)):
-            is_about = not is_of_predictions(name) and may_label(
-                decode(files.read(row)), index, len(images), is_named="test" in kinds, is_of_other="val" in kinds
-            )
-        else:
-            packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
-            is_about = name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES)
-            is_about = is_about and files.sizes[row] >= _LABEL_BYTES * len(images)
-            if is_about and "test" not in kinds and name.endswith(".json"):
-                text = decode(files.read(row))
-                is_about = names_one(text, images) or has_one_for_each(text, len(images))
-        if is_about:
-            return path
-    return ""
 
 
 def _has_classes(table: Table, key: int) -> bool:
@@ -302,11 +249,23 @@ def _without_guesses(read: Sequence[_Read], column: str | None) -> list[_Read]:
 
 def _stated_classes(table: Table, number: int, classes: Collection[str]) -> dict[str, set[str]]:
     """Returns the classes that a column states, by image; without the images for which it has other texts."""
-    return {
-        image: known
-        for image, texts in table.column(number).items()
-        if (known := {one for text in texts if (one := _class_of(text, classes)) is not None})
+    stated = {
+        image: {one for text in texts if (one := _class_of(text, classes)) is not None}
+        for image, texts in _column_of(table, number).items()
     }
+    return {image: known for image, known in stated.items() if known}
+
+
+def _column_of(table: Table, number: int) -> dict[str, set[str]]:
+    """Returns the texts of a column by image, the last one with what follows in rows that are longer than the header.
+
+    As of ``3.jpg ant dog`` in a list whose other rows have one class.
+    """
+    if number < len(table.header) - 1 or not any(
+        row[len(table.header) :] for some in table.rows.values() for row in some
+    ):
+        return table.column(number)
+    return {image: {" ".join(row[number:]).strip() for row in some} for image, some in table.rows.items()}
 
 
 def texts_of(table: Table, number: int) -> dict[str, set[str]]:
@@ -359,9 +318,30 @@ def _merge(files: Files, labels: dict[str, tuple[str, str]], path: str, stated: 
         if more or known != first:
             other = more[0] if more else first
             where = f"both in {path}" if more else f"in {before} and {path}"
-            raise ConfigError(f"{files.root}: {image} is {known} and {other}, {where}; keep one of them")
+            several = sum(len(some) > 1 for some in stated.values())
+            many = f" ({several:,} of {len(stated):,} images have several labels there, as of boxes or tags)"
+            raise ConfigError(
+                f"{files.root}: {image} is {known} and {other}, {where}; keep one of them{many * (several > 1)}"
+            )
 
 
 def _class_of(text: str, classes: Collection[str]) -> str | None:
+    """Returns the class that a text is, or begins with; None for one with several, as ``ant dog``."""
     first = text.partition(" ")[0]
-    return text if text in classes else first if first in classes else None
+    return text if text in classes else first if first in classes and not _has_several(text, classes) else None
+
+
+def _has_several(text: str, classes: Collection[str]) -> bool:
+    words = split_labels(text)
+    if len(words) > _BOX:  # numbers may be names of classes too, but not those of a box
+        words = [words[0], *(word for word in words[1:] if not word.isdecimal())]
+    return text not in classes and len(set(words).intersection(classes)) > 1
+
+
+def _describe_several(table: Table, numbers: Collection[int], classes: Collection[str]) -> str:
+    """Returns a remark on texts of a column that are several classes, whose images have no label then."""
+    for number in numbers:
+        texts = [text for some in _column_of(table, number).values() for text in some if _has_several(text, classes)]
+        if texts:
+            return f" ({table.path} has several classes of {len(texts):,} images, as {min(texts)!r})"
+    return ""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import csv_labels, layouts, listing, nested, splits, tables
+from models.data.sources import csv_labels, layouts, listing, nested, splits, tables, unread_labels
+from models.data.sources.annotations import describe_annotations
 from models.data.sources.class_remarks import find_measurement
 from models.data.sources.image_format import UNKNOWN
 from models.data.sources.levels import label_by_level
 from models.data.sources.listing import TRAIN
-from models.data.sources.name_labels import read_known_names, read_names
+from models.data.sources.name_labels import describe_command, read_known_names, read_names
 from models.data.sources.tree import Tree
 
 log = logger()
@@ -131,24 +132,13 @@ def _read_classes(
             f"{data.name} at {data.path}: no CSV file that names the images has a column {data.label_field!r}"
         )
     if not labels and len(folders) == 1 and parts == splits.WHOLE and not splits.names_no_class(folders[0]):
-        log.warning("%s: all images are of one class, %s", data.name, folders[0])
+        remedy = describe_command(images, tree.files.root)
+        log.warning("%s: all images are of one class, %s%s", data.name, folders[0], remedy)
         return {}, folders, {}
     if not labels and len(folders) > 1:
         return {}, folders, {}
     if len(classes) < 2:
-        place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
-        what = "no folders of classes"
-        if folders:
-            no_class = splits.names_no_class(folders[0])
-            what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
-        known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
-        shown = f"{len(known):,} images, first {min(known)}"
-        others = csv_labels.describe_others(tree.files, known) or _describe_above(tree.files.root, known)
-        raise ConfigError(
-            f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
-            f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
-            f"with the names of the images and their classes{_describe_origin(tree, parts)}"
-        )
+        _refuse_without_classes(data, tree, parts, folders, images)
     if measured := find_measurement(classes, len(labels)):
         raise ConfigError(
             f"{data.name} at {data.path}: {source} has {len(classes):,} different labels of {len(labels):,} images, as "
@@ -158,6 +148,27 @@ def _read_classes(
         classes.sort(key=int)
     log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
     return labels, classes, {image.removeprefix(tree.top): kind for image, kind in kinds.items()}
+
+
+def _refuse_without_classes(
+    data: schema.Data, tree: Tree, parts: Mapping[str, int], folders: Sequence[str], images: Sequence[str]
+) -> NoReturn:
+    """Raises a ConfigError that names what may have the classes, and what to do."""
+    place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
+    what = "no folders of classes"
+    if folders:
+        no_class = splits.names_no_class(folders[0])
+        what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
+    known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
+    shown = f"{len(known):,} images, first {min(known)}"
+    others = describe_annotations(tree.files, known)
+    others = others or unread_labels.describe_others(tree.files, known) or _describe_above(tree.files.root, known)
+    remedy = "" if others else _describe_origin(tree, parts) or describe_command(images, tree.files.root)
+    raise ConfigError(
+        f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
+        f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
+        f"with the names of the images and their classes{remedy}"
+    )
 
 
 def _describe_above(root: str, images: Collection[str]) -> str:
@@ -249,7 +260,7 @@ def label_images(
         is_test = splits.split_of(top) == "test" and all(map(splits.names_no_class, folders_below(tree, top)))
         images = [tree.top + name for name in tree.images if name.startswith(top)]
         file = csv_labels.find_unused_table(tree.files, images) if is_test and not classes.labels else ""
-        file = file or (csv_labels.find_unread_labels(tree.files, images) if is_test else "")
+        file = file or (unread_labels.find_unread_labels(tree.files, images) if is_test else "")
         if is_test and not file:  # as in sets of competitions
             unlabelled.add(top)
             remarks[top] = _NO_CLASSES

@@ -19,6 +19,7 @@ JSON = ".json"
 JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # the last of SageMaker
 CATEGORY = "category"  # header of the column with the categories of COCO's annotations
 _SPLIT = "split"
+_NAME = "name"  # header of the keys of an object with an object for each image
 
 
 def read_json_lines(path: str, text: str) -> list[list[str]]:
@@ -63,6 +64,8 @@ def read_json(text: str) -> list[list[str]]:
         divided = [(str(key), _read_records(rows)) for key, rows in content.items() if isinstance(rows, list)]
         header = next((rows[0] for _, rows in divided if rows), [])
         return [[*header, _SPLIT], *([*row, key] for key, rows in divided for row in rows[1:])] if header else []
+    if content and all(isinstance(one, dict) for one in content.values()):  # what is known of each image, by its name
+        return _read_records([{_NAME: key, **one} for key, one in content.items()])
     if all(isinstance(names, list) for names in content.values()):  # the images of each class
         named = [(name, key) for key, names in content.items() for name in names if isinstance(name, str)]
         return [["", ""], *map(list, named)] if len(content) > 1 else []

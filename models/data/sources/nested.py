@@ -181,12 +181,27 @@ def describe_nested(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     below = {folder: _branches(paths)[1] for folder, paths in inside.items()}
     is_direct = any(len(path) == 1 for paths in inside.values() for path in paths)
     if is_direct or not below or min(map(len, below.values())) < 2:
-        return ()
+        return _describe_some(inside, below)
     top = min(below)
     return (
         f"all images are in folders of the classes ({list_some(sorted(below[top]))} in {top}), "
         f"{sum(map(len, below.values())):,} in all, and count as those of the class above: data.train_folders names "
         "folders whose folders are the classes, and data.class_level=2 takes those of all",
+    )
+
+
+def _describe_some(inside: Mapping[str, Paths], below: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """Returns a remark if some classes have several folders, as genera of several species beside genera of one."""
+    several = {folder: inside_it for folder, inside_it in below.items() if len(inside_it) > 1}
+    if not several or len(inside) < 2:
+        return ()
+    top = min(several)
+    direct = sorted(folder.rstrip("/") for folder, paths in inside.items() if any(len(path) == 1 for path in paths))
+    lost = f", without the images directly in {list_some(direct)}, which have no such folder" if direct else ""
+    return (
+        f"{len(several):,} of {len(inside):,} classes have several folders ({list_some(sorted(several[top]))} in "
+        f"{top.rstrip('/')}), whose images count as those of the class above: data.class_level=2 takes the folders of "
+        f"that level as the classes{lost}",
     )
 
 

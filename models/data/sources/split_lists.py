@@ -19,7 +19,7 @@ from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.json_tables import JSON, JSON_LINES
 from models.data.sources.matlab import MATLAB
-from models.data.sources.splits import SPLIT_WORDS, WHOLE_TREE, rest_of, split_of
+from models.data.sources.splits import SPLIT_WORDS, WHOLE_TREE, codes_of, is_evaluation, rest_of, split_among, split_of
 from models.data.sources.tables import (
     MAX_BYTES,
     SUFFIXES,
@@ -64,14 +64,15 @@ class _Lists(NamedTuple):
     others: list[str]
 
 
-def find_kinds(table: Table, classes: int | None) -> dict[str, str]:
+def find_kinds(table: Table, classes: int | None, tables: Sequence[str] = ()) -> dict[str, str]:
     """Returns the split of each image: by a column of splits, train among them, or else by the name of the table.
 
     Args:
         table: The table.
         classes: The column that has the classes, which are no splits.
+        tables: Paths of all tables with classes.
     """
-    kind = split_of(table.path.rpartition("/")[2])
+    kind = split_among(table.path.rpartition("/")[2], [path.rpartition("/")[2] for path in tables])
     return find_column(table, classes)[1] or (dict.fromkeys(table.rows, kind) if kind else {})
 
 
@@ -88,7 +89,8 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
         codes = _CODES["partition"] if is_partition and len(table.header) == 2 else _CODES.get(header, SPLIT_WORDS)
         column = {} if number == classes else table.column(number)
         texts_of_column = {text.lower() for texts in column.values() for text in texts}
-        codes = SPLIT_WORDS if texts_of_column <= SPLIT_WORDS.keys() else codes  # the header may be a row
+        if texts_of_column <= SPLIT_WORDS.keys():  # the header may be a row
+            codes = codes_of(texts_of_column)
         kinds = {image: {codes.get(text.lower(), "") for text in texts} for image, texts in column.items()}
         present = set().union(*kinds.values())
         if "train" in present and len(present) > 1 and "" not in present:
@@ -121,7 +123,13 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
     if (numbered := _read_numbered(files, index)) is not None:
         return numbered
     divisions: dict[tuple[str, ...], _Lists] = {}
-    for path, kind, named, is_whole in (*_find_lists(files, index, len(images)), *_find_json(files, images)):
+    listed = [*_find_lists(files, index, len(images)), *_find_json(files, images)]
+    beside: dict[tuple[str, str], list[str]] = {}
+    for path, *_ in listed:
+        beside.setdefault(_place_of(path), []).append(_stem(path))
+    for path, kind, named, is_whole in listed:
+        if is_evaluation(_stem(path)):
+            kind = split_among(_stem(path), beside[_place_of(path)]) or kind
         stem = _stem(path)
         key = (path.rpartition("/")[0], *rest_of(stem), "/", *re.findall(r"\d+", stem))
         lists = divisions.setdefault(key, _Lists({}, [], []))
@@ -159,10 +167,11 @@ def _read_names(images: Sequence[str]) -> dict[str, str]:
     kinds: dict[str, str] = {}
     for image in images:
         word = _FIRST_WORD.match(image.rpartition("/")[2])
-        kind = None if word is None else SPLIT_WORDS.get(word[1].lower())
-        if kind is None:
+        if word is None or word[1].lower() not in SPLIT_WORDS:
             return {}
-        kinds[image] = kind
+        kinds[image] = word[1].lower()
+    codes = codes_of(set(kinds.values()))
+    kinds = {image: codes[word] for image, word in kinds.items()}
     present = set(kinds.values())
     return kinds if "train" in present and len(present) > 1 else {}
 
@@ -324,6 +333,11 @@ def _describe_unread(files: Files, images: Sequence[str]) -> str:
         and files.sizes[row] >= _NAME_BYTES * len(images)
     ]
     return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
+
+
+def _place_of(path: str) -> tuple[str, str]:
+    """Returns the folder of a list, and its numbers, which tell the lists of several divisions apart."""
+    return path.rpartition("/")[0], " ".join(re.findall(r"\d+", _stem(path)))
 
 
 def _stem(path: str) -> str:

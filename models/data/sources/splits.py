@@ -226,10 +226,28 @@ def _choose(
 def _with_test(kinds: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
     """Returns the folders by kind, where evaluation beside validation is test: as in Food-11, which has both."""
     folders = kinds.get("val", [])
-    tests = [folder for folder in folders if not _EVALUATIONS.isdisjoint(words_of(folder))]
+    tests = [folder for folder in folders if is_evaluation(folder)]
     if "test" in kinds or not 0 < len(tests) < len(folders):
         return kinds
     return {**kinds, "val": [folder for folder in folders if folder not in tests], "test": tests}
+
+
+def split_among(name: str, names: Collection[str]) -> str | None:
+    """Returns ``split_of`` of a file beside others, where ``eval.txt`` beside ``val.txt`` is test, as for folders."""
+    kind = split_of(name)
+    others = {(split_of(one), is_evaluation(one)) for one in names}
+    is_other = kind == "val" and is_evaluation(name) and ("val", False) in others
+    return "test" if is_other and not {("test", False), ("test", True)} & others else kind
+
+
+def codes_of(texts: Collection[str]) -> dict[str, str]:
+    """Returns the kinds of splits by the words of a column, in which ``eval`` beside ``val`` is test."""
+    return {word: split_among(word, texts) or kind for word, kind in SPLIT_WORDS.items()}
+
+
+def is_evaluation(name: str) -> bool:
+    """Whether a name states an evaluation, which is val, or test beside another val."""
+    return not _EVALUATIONS.isdisjoint(words_of(name))
 
 
 def _is_part_of_test(name: str) -> bool:

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
@@ -54,18 +54,25 @@ class Table:
         """Returns the texts of a column by image."""
         return {image: {cell_of(row, number) for row in rows} for image, rows in self.rows.items()}
 
-    def describe_rows(self) -> str:
-        """Returns a remark on rows of images that are absent, or with more columns than the header; empty for none."""
+    def describe_rows(self, labels: Collection[str] = ()) -> str:
+        """Returns a remark on rows of images that are absent, or with more columns than the header; empty for none.
+
+        Args:
+            labels: Texts that are classes, which may be in the further columns too.
+        """
         named = [row for rows in self.rows.values() for row in rows]
         remarks = []
         if self.others:
             remarks.append(f"{self.others:,} of {self.others + len(named):,} rows name no image that is here")
         longer = [row for row in named if any(row[len(self.header) :])]
         if longer:
-            first = f"first that of {longer[0][0]}"
-            remarks.append(
-                f"{len(longer):,} rows have more columns than the header, {first}: quote texts with separators"
-            )
+            further = {cell.strip(_QUOTES) for row in longer for cell in row[len(self.header) :]} - {""}
+            what = "have more columns than the header"
+            remedy = "quote texts with separators"
+            if further <= set(labels):
+                what = "have several labels, of which the first counts"
+                remedy = "such images of a multi-label set belong to no single class, so remove their rows"
+            remarks.append(f"{len(longer):,} rows {what}, first that of {longer[0][0]}: {remedy}")
         return f"{self.path}: {'; '.join(remarks)}" if remarks else ""
 
     def name(self, number: int) -> str:

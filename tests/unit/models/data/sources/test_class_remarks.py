@@ -24,6 +24,15 @@ from models.data.sources.class_remarks import describe_labels
         (("-1", "1"), ""),
         (("red fox", "red panda", "arctic fox"), ""),
         (("Smith, J.", "Miller, K."), ""),
+        (
+            ("ant", "dog", "ant dog"),
+            "1 classes look like several labels of one image and count as classes, as 'ant dog'",
+        ),
+        (("bear", "polar bear"), ""),
+        *(
+            (("ant", "dog", f"ant{separator}dog"), "1 classes look like several labels of one image")
+            for separator in ("|", ";", ",", ", ", "/", "+", " & ", " and ")
+        ),
     ],
 )
 def test_labels_that_may_be_no_single_class_are_said(classes: tuple[str, ...], said: str) -> None:
@@ -60,3 +69,13 @@ def test_a_separator_at_the_end_of_the_rows_moves_no_header(tmp_path: Path) -> N
     rows = [f"{i}.jpg,{'ab'[i % 2]},\n" for i in range(12)]
     source = open_tree(tmp_path, flat("images/") | {"labels.csv": ("image,label\n" + "".join(rows)).encode()})
     assert (source.classes, counts(source)) == (("a", "b"), [12, 0, 0])
+
+
+@pytest.mark.parametrize(("name", "separator"), [("labels.txt", " "), ("labels.csv", ",")])
+def test_rows_with_several_labels_are_those_of_a_multi_label_set(
+    name: str, separator: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [separator.join((f"{i}.jpg", "ab"[i % 2], *"b"[: i == 4])) + "\n" for i in range(12)]
+    source = open_tree(tmp_path, flat("images/") | {name: f"image{separator}label\n{''.join(rows)}".encode()})
+    assert source.classes == ("a", "b")
+    assert f"{name}: 1 rows have several labels, of which the first counts, first that of 4.jpg" in caplog.text

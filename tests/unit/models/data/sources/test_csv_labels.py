@@ -1,6 +1,7 @@
 """Labels in tables beside the images, in the spellings of Kaggle's and other public data sets."""
 
 import logging
+import subprocess
 import unicodedata
 from pathlib import Path
 
@@ -498,3 +499,82 @@ def test_measurements_in_a_column_are_no_classes(tmp_path: Path) -> None:
         ConfigError, match=r"ages\.csv, age has 12 different labels of 12 images, as 0\.5, which are mea"
     ):
         open_tree(tmp_path, files, label_field="age")
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("val.txt", "{n}.jpg {c}"),
+        ("val.csv", "{n}.jpg,{c}"),
+        *(("val.csv", f'{{n}}.jpg,"{{c}}{end}"') for end in ("", " ")),
+    ],
+)
+@pytest.mark.parametrize("separator", [" ", "|", ";", "/"])
+def test_an_image_of_several_classes_is_in_none_of_a_held_out_folder(
+    file: str, row: str, separator: str, tmp_path: Path
+) -> None:
+    text = table(row).replace("0003.jpg ant", f"0003.jpg ant{separator}bee")
+    text = text.replace("0003.jpg,ant", f"0003.jpg,ant{separator}bee").replace(
+        '0003.jpg,"ant', f'0003.jpg,"ant{separator}bee'
+    )
+    source = open_tree(tmp_path, divided("train/") | flat("val/") | {file: text.encode()})
+    assert labels_of(source, VAL) == {name: label for name, label in TRUTH.items() if name != "0003"}
+    said = f"1 images without a label in val/ ({file} has several classes of 1 images, as 'ant{separator}bee"
+    assert source.unused[0].startswith(said)
+
+
+def test_boxes_of_several_classes_in_a_table_are_counted(tmp_path: Path) -> None:
+    text = "image,x,class\n" + "".join(f"{name}.jpg,1,{label}\n{name}.jpg,2,dog\n" for name, label in TRUTH.items())
+    with pytest.raises(ConfigError, match=r"keep one of them \(12 of 12 images have several labels there, as of boxes"):
+        open_tree(tmp_path, flat("train/") | {"boxes.csv": text.encode()})
+
+
+def test_columns_of_several_classes_are_those_of_a_multi_label_set(tmp_path: Path) -> None:
+    text = "file,ant,bee\n" + "".join(f"{name},1,{i % 2}\n" for i, name in enumerate(NAMES))
+    with pytest.raises(ConfigError, match=r"images have several or none, as in a multi-label set"):
+        open_tree(tmp_path, flat("train/") | {"x.csv": text.encode()})
+
+
+@pytest.mark.parametrize(
+    ("folders", "name"),
+    [
+        (("training/", "validation/", "evaluation/"), "{k}_{i}.jpg"),  # Food-11
+        (("",), "{i:04d}_{c}.jpg"),
+        (("images/",), "{c}_a_{i}.jpeg"),
+        (("",), "{c}-{i}.JPG"),
+        (("images/",), "{c}{i:03d}.jpg"),
+        (("",), "{c} ({i}).png"),
+    ],
+)
+def test_names_with_a_class_are_told_the_command_that_writes_the_table(
+    folders: tuple[str, ...], name: str, tmp_path: Path
+) -> None:
+    images = [
+        (folder + name.format(k=i % 3, i=i, c=("ant", "hot dog", "cat")[i % 3]), i % 3)
+        for folder in folders
+        for i in range(9)
+    ]
+    files = {path: photo(i, "PNG" if path.endswith("png") else "JPEG") for i, (path, _) in enumerate(images)}
+    with pytest.raises(ConfigError) as refused:
+        open_tree(tmp_path, files | {"read_me.txt": b"-"})
+    command = str(refused.value).partition("this writes the CSV file: ")[2]
+    subprocess.run(["sh", "-c", command], check=True, cwd="/")
+    source = open_tree(tmp_path, {})
+    stated = {path.decode(): source.classes[label] for path, label in zip(source.names, source.labels, strict=True)}
+    assert len(stated) == len(images)
+    assert len({(label, stated.get(path) or stated[path.partition("/")[2]]) for path, label in images}) == 3
+
+
+@pytest.mark.parametrize("name", ["IMG_{i:04d}.jpg", "{i:04d}.jpg", "{i}_{i}.jpg"])
+def test_names_of_cameras_are_told_no_command(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_tree(tmp_path, {name.format(i=i): photo(i) for i in range(9)})
+    assert "this writes" not in str(refused.value)
+
+
+def test_the_numbers_of_a_box_are_no_further_classes(tmp_path: Path) -> None:
+    numbers = {"ant": "0", "bee": "1", "cat": "2"}
+    files = {f"train/{number}/{i}.jpg": photo(100 + i) for number in numbers.values() for i in range(3)}
+    rows = "".join(f"{name},{numbers[label]} 0 1 2 2 {numbers[label]} 1 0 1 2\n" for name, label in TRUTH.items())
+    source = open_tree(tmp_path, files | flat("val/") | {"val.csv": f"image,PredictionString\n{rows}".encode()})
+    assert labels_of(source, VAL) == {name: numbers[label] for name, label in TRUTH.items()}

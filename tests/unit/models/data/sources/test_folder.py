@@ -326,8 +326,21 @@ def test_folders_that_every_class_of_train_has_are_said(tmp_path: Path) -> None:
     assert source.class_differences[0].startswith("every class has the same folders x, y, which count neither as")
 
 
-def test_folders_that_some_classes_have_are_not_said(tmp_path: Path) -> None:
-    assert open_tree(tmp_path, tree({"a/x": 3, "a/y": 3, "b/x": 3})).class_differences == ()
+def test_folders_that_divide_no_class_are_not_said(tmp_path: Path) -> None:
+    assert open_tree(tmp_path, tree({"a/x": 3, "b/x": 3, "c": 3})).class_differences == ()
+
+
+@pytest.mark.parametrize("part", ["", "train/"])
+@pytest.mark.parametrize(("alone", "lost"), [("Pinus/one", ""), ("Pinus", "Pinus, which have no such folder")])
+def test_genera_of_several_species_beside_one_are_said_with_the_level_of_the_species(
+    part: str, alone: str, lost: str, tmp_path: Path
+) -> None:
+    held_out = {"val/Aves": 2, "val/Pinus": 2} if part else {}
+    folders = {f"{part}Aves/sp1": 3, f"{part}Aves/sp2": 3, f"{part}{alone}": 3} | held_out
+    (said,) = open_tree(tmp_path, tree(folders)).class_differences
+    assert said.startswith(f"1 of 2 classes have several folders (sp1, sp2 in {part}Aves), whose images count as those")
+    assert "data.class_level=2 takes the folders of that level as the classes" in said
+    assert said.endswith(lost or "as the classes")
     assert open_tree(tmp_path / "2", tree({"a/2024": 3, "b/2024": 3})).class_differences == ()
 
 

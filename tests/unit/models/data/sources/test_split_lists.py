@@ -244,3 +244,37 @@ def test_lists_divide_the_images_of_a_table_of_labels(tmp_path: Path) -> None:
     flat = {f"images/{name.rpartition('/')[2]}": photo(i) for i, name in enumerate(IMAGES)}
     files = lists("train.txt", "test.txt", lambda name: name.rpartition("/")[2])
     assert counts(open_tree(tmp_path, flat | files | {"labels.csv": labels})) == [24, 0, 12]
+
+
+@pytest.mark.parametrize(("val", "test"), [("val", "eval"), ("validation", "evaluation"), ("dev", "eval")])
+@pytest.mark.parametrize("form", ["lists", "json", "tables", "column", "names"])
+def test_an_evaluation_beside_a_validation_is_test(form: str, val: str, test: str, tmp_path: Path) -> None:
+    kinds = ["train"] * 8 + [val] * 2 + [test] * 2
+    names = {f"{label}{i}.jpg": kind for label in ("ant", "bee") for i, kind in enumerate(kinds)}
+    if form == "names":
+        names = {f"{kind}_{name}": kind for name, kind in names.items()}
+    words = {name: "ant" if "ant" in name else "bee" for name in names}
+    are_divided = form in ("lists", "json", "column")
+    files = {f"{words[name] if are_divided else 'images'}/{name}": photo(i) for i, name in enumerate(names)}
+    if form == "column":
+        files["all.csv"] = text(["name,split", *(f"{name},{kind}" for name, kind in names.items())])
+    if form == "names":
+        files["all.csv"] = text(["name,label", *(f"{name},{words[name]}" for name in names)])
+    for kind in set(kinds):
+        some = [name for name, one in names.items() if one == kind]
+        files |= {
+            "lists": {f"{kind}.txt": text(some)},
+            "json": {f"{kind}.json": json.dumps([[name, words[name]] for name in some]).encode()},
+            "tables": {f"{kind}.csv": text(["name,label", *(f"{name},{words[name]}" for name in some)])},
+        }.get(form, {})
+    source = open_tree(tmp_path, files)
+    assert (source.classes, counts(source)) == (("ant", "bee"), [16, 4, 4])
+
+
+def test_an_evaluation_beside_a_test_is_val(tmp_path: Path) -> None:
+    kinds = {"train": range(8), "eval": range(8, 10), "test": range(10, 12)}
+    files = {f"{label}/{label}{i}.jpg": photo(i) for label in ("ant", "bee") for i in range(12)}
+    lists = {f"{kind}.txt": text([f"{c}{i}.jpg" for c in ("ant", "bee") for i in some]) for kind, some in kinds.items()}
+    source = open_tree(tmp_path, files | lists)
+    assert counts(source) == [16, 4, 4]
+    assert names_of(source, MINIVAL) == {f"{label}/{label}{i}.jpg" for label in ("ant", "bee") for i in (8, 9)}

@@ -1,0 +1,119 @@
+"""Files of annotation tools beside the images: read where each image has one class in them, named otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_archives import counts, flat, open_tree
+
+from infra.errors import ConfigError
+
+WORDS = ("ant", "bee", "cat")
+IMAGES = flat("images/")  # twelve images, 0.jpg to 11.jpg
+VIA = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
+LABELME = '{"shapes": [{"label": "{c}"}]}'
+
+
+def of_each(path: str, text: str) -> dict[str, bytes]:
+    """A file for each image; {c} in its text is the class."""
+    return {path.format(n=i): text.replace("{c}", WORDS[i % 3]).replace("{n}", str(i)).encode() for i in range(12)}
+
+
+def write_voc(more: dict[str, str] | None = None, kinds: tuple[str, ...] = ("train", "val")) -> dict[str, bytes]:
+    """Lists of one class each, with 1 for every third image, or with the marks of ``more`` by class and image."""
+    lists = {}
+    for number, word in enumerate(WORDS):
+        for kind in kinds:
+            rows = range(8) if kind == "train" else range(8, 12) if kind == "val" else range(12)
+            marks = {i: " 1" if i % 3 == number else "-1" for i in rows}
+            marks |= {i: mark for i in rows if (mark := (more or {}).get(f"{word} {i}"))}
+            text = "".join(f"{i} {mark}\n" for i, mark in marks.items())
+            lists[f"ImageSets/Main/{word}_{kind}.txt"] = text.encode()
+    return IMAGES | lists
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (write_voc(), [8, 0, 4]),
+        (write_voc(kinds=("train", "val", "trainval")), [8, 0, 4]),
+        (write_voc(kinds=("trainval",)), [12, 0, 0]),
+        (write_voc({"bee 0": "0"}), [8, 0, 4]),  # bees in image 0 are difficult
+    ],
+)
+def test_lists_of_one_class_each_are_read_where_each_image_is_in_one(
+    files: dict[str, bytes], expected: list[int], tmp_path: Path
+) -> None:
+    source = open_tree(tmp_path, files)
+    assert (source.classes, counts(source)) == (WORDS, expected)
+    rows = zip(source.names.tolist(), source.labels.tolist(), strict=True)
+    assert all(int(Path(name.decode()).stem) % 3 == label for name, label in rows)
+
+
+def test_images_in_several_lists_of_one_class_each_are_those_of_a_multi_label_set(tmp_path: Path) -> None:
+    said = (
+        r"ImageSets/Main/ant_train.txt and 5 more are lists of one class each, .* 1 of 12 images are in several "
+        r"classes, as images/0.jpg in ant and bee: labels of a multi-label set"
+    )
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, write_voc({"bee 0": "1"}))
+
+
+@pytest.mark.parametrize(
+    "attributes", ['{""type"":""{c}""}', '{""type"":{""{c}"":true,""other"":false}}', "{'type': '{c}'}"]
+)
+def test_the_attribute_of_regions_in_a_table_is_the_class(attributes: str, tmp_path: Path) -> None:
+    row = '{n}.jpg,1000,"{}",1,0,"{""name"":""rect"",""x"":{n}}","' + attributes + '"\n'
+    rows = "".join(row.replace("{n}", str(i)).replace("{c}", WORDS[i % 3]) for i in range(12))
+    source = open_tree(tmp_path, IMAGES | {"via_export_csv.csv": (VIA + rows).encode()})
+    assert (source.classes, counts(source)) == (WORDS, [12, 0, 0])
+
+
+def test_one_of_several_attributes_of_regions_is_chosen_by_its_name(tmp_path: Path) -> None:
+    row = '{n}.jpg,1000,"{}",1,0,"{""name"":""rect""}","{""type"":""{c}"",""age"":""{a}""}"\n'
+    rows = [row.replace("{n}", str(i)).replace("{c}", WORDS[i % 3]).replace("{a}", "xy"[i % 2]) for i in range(12)]
+    files = IMAGES | {"via_export_csv.csv": (VIA + "".join(rows)).encode()}
+    with pytest.raises(
+        ConfigError, match=r"has the columns .*, type, age; which one has the classes\? data.label_field="
+    ):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path, files, label_field="type").classes == WORDS
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (of_each("images/{n}.json", LABELME), "images/0.json and 11 more have boxes and polygons of Labelme"),
+        (of_each("labels/{n}.json", LABELME), "labels/0.json and 11 more have boxes and polygons of Labelme"),
+        (
+            of_each("labels/{n}.txt", "1 0.5 0.5 0.1 0.2\n0 0.5 0.5 1 1\n"),
+            "labels/0.txt and 11 more have boxes as of YOLO",
+        ),
+        (of_each("xml/{n}.xml", "<annotation><object>{c}</object>"), "xml/0.xml and 11 more have boxes as of Pascal"),
+        (of_each("images/{n}.txt", "{c}"), "images/0.txt and 11 more may have the class of an image each"),
+        ({"a.xml": b'<annotations>\n<image id="0" name="0.jpg">'}, "a.xml has annotations of CVAT, which are not read"),
+        ({"labels.yaml": b"0.jpg: ant\n"}, "labels.yaml is not read"),
+    ],
+)
+def test_annotations_without_a_class_for_each_image_are_named(
+    files: dict[str, bytes], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_tree(tmp_path, IMAGES | files)
+    assert said in str(refused.value)
+    assert "a CSV file with the columns image and label" in str(refused.value)
+    assert "data=webdataset" not in str(refused.value)
+
+
+def test_objects_by_the_names_of_images_are_the_rows_of_a_table(tmp_path: Path) -> None:
+    content = {f"{i}.jpg": {"label": WORDS[i % 3], "boxes": [1, 2]} for i in range(12)}
+    source = open_tree(tmp_path, IMAGES | {"labels.json": json.dumps(content).encode()})
+    assert (source.classes, counts(source)) == (WORDS, [12, 0, 0])
+
+
+def test_results_without_a_text_ask_for_a_table(tmp_path: Path) -> None:
+    content = {f"{i}.jpg": {"results": [{"choices": [WORDS[i % 3]]}]} for i in range(12)}
+    with pytest.raises(ConfigError, match=r"which are lists or objects: save the class of each image as a CSV file$"):
+        open_tree(tmp_path, IMAGES | {"project.json": json.dumps(content).encode()})
