@@ -22,7 +22,7 @@ from models.data.sources.image_format import CONVERTIBLE, UNKNOWN
 from models.data.sources.layouts import describe_classes
 from models.data.sources.levels import describe_deeper, divide_groups
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
-from models.data.sources.packed import count_archives
+from models.data.sources.packed import count_archives, describe_containers
 from models.data.sources.split_lists import read_split_lists
 from models.data.sources.tables import describe_large
 from models.data.sources.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
@@ -294,4 +294,5 @@ def _describe_contents(tree: Tree, root: str, unused: Unused) -> str:
     first = {name.partition("/")[0] for name in (*tree.files.names, *tree.folders)}
     seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
     lines = "".join(f"; {line}" for line in unused.lines())
+    remedy = remedy or describe_containers(tree.files)
     return f"no usable images in {root}/CLASS/; its top folder contains {seen}{lines}{remedy}"

@@ -64,6 +64,8 @@ def identify_format(head: bytes) -> str:
         return "BMP"
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "video")
+    if head[:4] == b"II*\0" and head[8:10] == b"CR":  # of Canon, whose TIFF is a preview
+        return "camera raw"
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name

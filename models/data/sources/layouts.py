@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from conf.text import list_some
 from infra.errors import ConfigError
 from models.data.sources.listing import NAMED, TRAIN
-from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of, split_of
+from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of, split_of, words_of
 
 _PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold", "split", "chunk", "shard")
 _BEGINNING = 2  # characters of a name that a folder has
@@ -50,7 +50,7 @@ def find_masks(images: Collection[str], root: str, *, are_classes: bool) -> list
         above, _, folder = parent.rpartition("/")
         if above and kind_of(above.rpartition("/")[2]) is None:
             beside.setdefault(above, set()).add(folder)
-    words = {one: set(re.split(r"[^a-z]+", one.lower())) for one in set().union(*beside.values())}
+    words = {one: _words_in(one) for one in set().union(*beside.values())}
     named = {one for one, parts in words.items() if parts & {*_MASKS, *_PERHAPS_MASKS}}
     filled = {one for one, parts in words.items() if parts & set(FILLERS)} - named
     tops = {above for above, inside in beside.items() if inside & named and inside & filled}
@@ -77,6 +77,11 @@ def find_masks(images: Collection[str], root: str, *, are_classes: bool) -> list
             f"{_ALL_IMAGES}"
         )
     return [name for names in masks.values() for name in names]
+
+
+def _words_in(folder: str) -> set[str]:
+    """Returns the words of a name, those of ``SegmentationClass`` of Pascal VOC among them."""
+    return {*re.split(r"[^a-z]+", folder.lower()), *words_of(folder)}
 
 
 def _are_masks_of(masks: Sequence[str], pictures: Sequence[str]) -> bool:
@@ -190,7 +195,7 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *,
             f"{root}: the folders {', '.join(folders)} look like copies of one set: give data.path one of them; "
             f"{as_classes} takes them as classes"
         )
-    words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}
+    words = {folder: _words_in(folder) for folder in folders}
     masks = [folder for folder, parts in words.items() if parts & {*_MASKS, *_PERHAPS_MASKS}]
     pictures = [folder for folder in folders if folder not in masks and words[folder] & set(FILLERS)]
     if masks and pictures and len(masks) + len(pictures) == len(folders):

@@ -10,6 +10,24 @@ from models.data.sources.archive import ARCHIVES, Files
 from models.data.sources.unused import LOST_SHARE, Unused
 
 SUFFIXES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
+_BEGINNING = 2**16  # bytes of a table that are searched
+_CONTAINERS = {
+    ".parquet": "Parquet, as of Hugging Face",
+    ".arrow": "Arrow, as of Hugging Face",
+    ".tfrecord": "TFRecord of TensorFlow",
+    ".tfrecords": "TFRecord of TensorFlow",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".npz": "NumPy",
+    ".npy": "NumPy",
+    ".mat": "MATLAB",
+    ".mdb": "LMDB",
+    ".rec": "RecordIO of MXNet",
+    ".pkl": "pickle",
+    ".pt": "PyTorch",
+    ".beton": "FFCV",
+    "-ubyte": "IDX of MNIST",
+}  # files that may hold images, by the ends of their names
 
 
 def count_archives(files: Files, archives: Sequence[str], places: Collection[str], unused: Unused) -> None:
@@ -37,6 +55,24 @@ def count_archives(files: Files, archives: Sequence[str], places: Collection[str
             unused.add(reason, name, holds_many=len(classes) > 1)
         else:
             unused.add("archives beside the folder of their name", name, could_be_sample=False)
+
+
+def describe_containers(files: Files) -> str:
+    """Returns a remark on the first file that may hold the images of a tree without any; empty for none."""
+    for name in files.names:
+        stem = name.lower().removesuffix(".gz")
+        what = next((what for end, what in _CONTAINERS.items() if stem.endswith(end) or f"{end}-" in stem), "")
+        if what:
+            return (
+                f"; {name} ({what}) may hold images and is not read: save them as files CLASS/IMAGE, or as WebDataset "
+                "shards"
+            )
+    tables = [row for row, name in enumerate(files.names) if name.lower().endswith((".csv", ".tsv"))]
+    for row in tables:
+        if b"://" in files.read(row)[:_BEGINNING]:
+            return f"; {files.names[row]} has addresses, of which nothing is downloaded: img2dataset downloads them"
+        return f"; {files.names[row]} may have the pixels or the names of images that are elsewhere: save them as files"
+    return ""
 
 
 def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_archives import counts, flat, open_tree
+from made_archives import counts, flat, open_tree, photo
 
 from infra.errors import ConfigError
 
@@ -117,3 +117,45 @@ def test_results_without_a_text_ask_for_a_table(tmp_path: Path) -> None:
     content = {f"{i}.jpg": {"results": [{"choices": [WORDS[i % 3]]}]} for i in range(12)}
     with pytest.raises(ConfigError, match=r"which are lists or objects: save the class of each image as a CSV file$"):
         open_tree(tmp_path, IMAGES | {"project.json": json.dumps(content).encode()})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "data/train-00000-of-00001.parquet",
+            b"PAR1",
+            "train-00000-of-00001.parquet (Parquet, as of Hugging Face) may",
+        ),
+        ("train/data-00000-of-00001.arrow", b"ARROW1\0\0", "data-00000-of-00001.arrow (Arrow, as of Hugging Face) may"),
+        ("train.tfrecord-00000-of-00001", b"\x10\0\0\0", "train.tfrecord-00000-of-00001 (TFRecord of TensorFlow) may"),
+        ("train-images-idx3-ubyte.gz", b"\x1f\x8b\x08\0", "train-images-idx3-ubyte.gz (IDX of MNIST) may hold images"),
+        ("images.h5", b"\x89HDF\r\n\x1a\n", "images.h5 (HDF5) may hold images and is not read: save them as files"),
+        ("data.mdb", b"\0\0", "data.mdb (LMDB) may hold images and is not read"),
+        ("ant/0.npy", b"\x93NUMPY\x01\0", "ant/0.npy (NumPy) may hold images and is not read"),
+        ("t.csv", b"url,label\nhttps://x.org/0.jpg,ant\n", "t.csv has addresses, of which nothing is downloaded"),
+        ("fer2013.csv", b"emotion,pixels,Usage\n0,70 80,Training\n", "fer2013.csv may have the pixels or the names of"),
+    ],
+)
+def test_what_may_hold_the_images_of_a_tree_without_any_is_named(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_tree(tmp_path, {name: content, "README.md": b"x"})
+    assert said in str(refused.value)
+
+
+def test_segmentations_of_images_are_no_classes_beside_these(tmp_path: Path) -> None:
+    """As of Pascal VOC, whose names of folders are words without a separator."""
+    masks = {f"Segmentation{word}/{i}.png": photo(i, "PNG") for word in ("Class", "Object") for i in range(4)}
+    files = {name.replace("images/", "JPEGImages/"): content for name, content in write_voc().items()} | masks
+    said = "JPEGImages and SegmentationClass, SegmentationObject look like images and their masks, not like classes; "
+    with pytest.raises(ConfigError, match=said + r"data.train_folders=\[JPEGImages\] takes the images alone"):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path, files, train_folders=["JPEGImages"]).classes == WORDS
+
+
+def test_raw_images_of_a_camera_are_no_previews_to_convert(tmp_path: Path) -> None:
+    raws = {f"{word}/{i}.CR2": b"II*\0\x10\0\0\0CR\2\0" for word in WORDS for i in range(4)}
+    with pytest.raises(ConfigError, match=r"12 camera raw files, first ant/0\.CR2"):
+        open_tree(tmp_path, raws | {f"{word}/{i}.jpg": photo(i) for word in WORDS for i in range(4)}, convert=True)

@@ -10,7 +10,7 @@ import pytest
 from made_archives import data_settings, photo, write_tree
 
 from infra.errors import ConfigError
-from models.data.sources import csv_labels, tables
+from models.data.sources import tables, unread_labels
 from models.data.sources.catalog import open_source
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
@@ -475,7 +475,7 @@ def test_tables_of_several_folds_are_no_splits(tmp_path: Path, caplog: pytest.Lo
 
 @pytest.mark.parametrize("is_held_out", [False, True])
 def test_a_table_that_is_too_large_is_said(is_held_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (tables, csv_labels):
+    for module in (tables, unread_labels):
         monkeypatch.setattr(module, "MAX_BYTES", 2**20)
     files = divided("train/") | flat("test/") if is_held_out else flat("images/")
     files["test.csv" if is_held_out else "labels.json"] = b" " * (3 * 2**20)

@@ -393,7 +393,7 @@ def test_the_message_about_no_images_names_an_archive_in_the_folder(tmp_path: Pa
 def test_files_of_other_formats_are_named_where_no_image_is(
     name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"no usable images in .*; {message}$"):
+    with pytest.raises(ConfigError, match=rf"no usable images in .*; {message}; {name} "):
         open_tree(tmp_path, {name: content})
 
 
