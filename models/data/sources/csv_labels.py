@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
 
 from conf.text import logger
 from infra.errors import ConfigError
@@ -143,19 +144,23 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         elif len(table.header) > 1 and (not table.path.endswith(JSON) or 2 * len(table.rows) > len(images)):
             by_column |= find_column(table, key)[1]
             others = [number for number in range(len(table.header)) if number != key]
-            are_marks = len(others) > 1 and all(_are_marks(table.column(number)) for number in others)
             unclear.append(_describe_columns(table, others))
-            are_attributes |= are_marks
+            are_attributes |= len(others) > 1 and all(_are_marks(table.column(number)) for number in others)
     if unclear and (not labels or (are_attributes and not any(_is_certain(one, column) for one in read))):
-        question = "; which one has the classes? data.label_field=COLUMN names it"
-        question += " (of 0 and 1, of which images have several or none, as in a multi-label set)" * are_attributes
-        is_without = all(line.endswith(_NO_TEXT) for line in unclear)
-        raise ConfigError(f"{files.root}: {'; '.join(unclear)}{question * (not is_without)}")
+        _refuse_unclear(files.root, unclear, is_multi_label=are_attributes)
     if is_divided_twice:
         log.warning("%s: the tables divide some images in several ways, so their splits are not used", files.root)
         kinds = dict.fromkeys(kinds, "")  # divided, but not known how
     kinds = kinds or by_column
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
+
+
+def _refuse_unclear(root: str, unclear: Sequence[str], *, is_multi_label: bool) -> NoReturn:
+    """Raises a ConfigError with the tables in which no column has the classes for certain."""
+    question = "; which one has the classes? data.label_field=COLUMN names it"
+    question += " (of 0 and 1, of which images have several or none, as in a multi-label set)" * is_multi_label
+    is_without = all(line.endswith(_NO_TEXT) for line in unclear)
+    raise ConfigError(f"{root}: {'; '.join(unclear)}{question * (not is_without)}")
 
 
 def _describe_columns(table: Table, others: Sequence[int]) -> str:
