@@ -13,7 +13,7 @@ from typing import NamedTuple
 from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.splits import split_of
-from models.data.sources.tables import Table
+from models.data.sources.tables import Table, cell_of
 
 log = logger()
 _MARKS = frozenset(("1", "0", "-1"))
@@ -41,7 +41,7 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     """
     groups: dict[tuple[str, str | None], dict[str, Table]] = {}
     for table, key in tables:
-        if len(table.header) == 2 and set().union(*table.column(1 - key).values()) <= _MARKS:
+        if len(table.header) == 2 and _has_marks(table, 1 - key):
             folder, _, name = table.path.rpartition("/")
             word, kind = _read_name(name)
             groups.setdefault((folder, kind), {})[word] = table
@@ -76,6 +76,10 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     return ClassLists(labels, kinds, f"{len(taken)} lists of {len(words)} classes, as {min(taken)}"), [
         one for one in tables if one[0].path not in taken
     ]
+
+
+def _has_marks(table: Table, number: int) -> bool:
+    return all(cell_of(row, number) in _MARKS for rows in table.rows.values() for row in rows)
 
 
 def _read_name(name: str) -> tuple[str, str | None]:

@@ -21,7 +21,7 @@ def divide_objects(table: Table) -> Table:
     numbers = [
         number
         for number in range(len(table.header))
-        if not _is_object(cell_of(table.header, number)) and _are_objects({cell_of(row, number) for row in rows})
+        if not _is_object(cell_of(table.header, number)) and _are_objects(rows, number)
     ]
     if not numbers:
         return table
@@ -37,8 +37,11 @@ def divide_objects(table: Table) -> Table:
     return replace(table, header=[*table.header, *names], rows=divided)
 
 
-def _are_objects(cells: set[str]) -> bool:
-    return bool(cells - {""}) and all(map(_is_object, cells - {""}))
+def _are_objects(rows: list[list[str]], number: int) -> bool:
+    """Whether all texts of a column are objects; of most columns the first one tells."""
+    cells = (cell for row in rows if (cell := cell_of(row, number)))
+    first = next(cells, "")
+    return _is_object(first) and all(map(_is_object, cells))
 
 
 def _is_object(cell: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from made_archives import data_settings, photo, write_tree
 
 from infra.errors import ConfigError
-from models.data.sources import csv_labels, tables
+from models.data.sources import tables, unread_labels
 from models.data.sources.catalog import open_source
 
 
@@ -27,7 +27,7 @@ def test_many_texts_beside_the_images_are_read_with_few_indexes_of_these(
 
     make_index = tables.index_images
     monkeypatch.setattr(tables, "index_images", index_images)
-    monkeypatch.setattr(csv_labels, "index_images", index_images)
+    monkeypatch.setattr(unread_labels, "index_images", index_images)
     files = {f"train/{one}/{i}{number}.jpg": photo(i) for number, one in enumerate(classes) for i in range(30)}
     files |= {f"test/{i}.jpg": photo(i) for i in range(60)}
     files |= {name.format(i): b"a dog\n" * 30 for i in range(60)}
