@@ -51,17 +51,11 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     taken = {table.path for group in lists.values() for table in group.values()}
     keys = {table.path: key for table, key in tables}
     stated, kinds, difficult = dict[str, set[str]](), dict[str, str](), set[str]()
-    is_signed = any(
-        "-1" in marks
-        for group in lists.values()
-        for table in group.values()
-        for marks in table.column(1 - keys[table.path]).values()
-    )
     for (_, kind), group in lists.items():
         for word, table in group.items():
             for image, marks in table.column(1 - keys[table.path]).items():
                 stated.setdefault(image, set()).update({word} if _YES in marks else ())
-                difficult |= {image} if is_signed and _DIFFICULT in marks else set()
+                difficult |= {image} if _DIFFICULT in marks else set()
                 if kind in ("train", "val", "test"):
                     kinds[image] = kind
     labels = {image: words for image, words in stated.items() if words}
@@ -79,6 +73,11 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
 
 
 def _has_marks(table: Table, number: int) -> bool:
+    """Whether a list without a header has marks alone, as -1; 0 and 1 may be two classes."""
+    if not any(table.header in rows for rows in table.rows.values()):
+        return False
+    if not any(cell_of(row, number) == "-1" for rows in table.rows.values() for row in rows):
+        return False
     return all(cell_of(row, number) in _MARKS for rows in table.rows.values() for row in rows)
 
 

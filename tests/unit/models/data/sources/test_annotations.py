@@ -159,3 +159,10 @@ def test_raw_images_of_a_camera_are_no_previews_to_convert(tmp_path: Path) -> No
     raws = {f"{word}/{i}.CR2": b"II*\0\x10\0\0\0CR\2\0" for word in WORDS for i in range(4)}
     with pytest.raises(ConfigError, match=r"12 camera raw files, first ant/0\.CR2"):
         open_tree(tmp_path, raws | {f"{word}/{i}.jpg": photo(i) for word in WORDS for i in range(4)}, convert=True)
+
+
+@pytest.mark.parametrize("header", ["", "image,label\n"])
+def test_two_tables_with_equal_labels_of_0_and_1_are_no_lists_of_one_class_each(header: str, tmp_path: Path) -> None:
+    text = header + "".join(f"{i}.jpg,{i % 2}\n" for i in range(12))
+    source = open_tree(tmp_path, IMAGES | {"labels.csv": text.encode(), "copy.csv": text.encode()})
+    assert (source.classes, counts(source)) == (("0", "1"), [12, 0, 0])
