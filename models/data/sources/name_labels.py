@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-# A dot, because cameras number with other characters: IMG_0001, DSC-0001.
 # Forms of names that may have the class, which nobody knows but the user: in the syntax of sed -E and of Python.
 _FORMS = (
     r"([^/]*[^/ ]) *\([0-9]+\)",  # cat (1), as Windows renames several files
@@ -20,6 +19,7 @@ _FORMS = (
 )
 _SHOWN = 5  # classes in a message
 _PLAIN = re.compile(r"[^,\"\n]*")
+# A dot, because cameras number with other characters: IMG_0001, DSC-0001.
 _NUMBERED = re.compile(r"([^\W\d][\w -]*)\.\d+\.\w{1,5}")
 
 
