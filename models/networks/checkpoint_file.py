@@ -26,15 +26,9 @@ from infra.errors import ArtifactError, ConfigError
 
 log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
-_PLAIN = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "module",
-    "net",
-    "params",
-)  # keys under which tools save a state dict
-_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")  # and its moving average
+# Keys under which tools save a state dict, and its moving average.
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "params")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
 _REMEDY = "torch.save(model.state_dict(), FILE), where the model can be loaded, saves its tensors alone"
 _ZIP = b"PK\x03\x04"
 _HEAD_BYTES, _TAR_MAGIC = 512, 257  # bytes of a tar's first header, and where in it the format is named
