@@ -104,7 +104,7 @@ def in_hydra_words(word: str) -> str:
     return f"{key}={_quoted(expand_home(value))}"
 
 
-def _begun(key: str) -> str:
+def _name_longer(key: str) -> str:
     """Asks for the settings that begin with a key, as ``recipe.lr_per_256`` and others for ``recipe.lr``."""
     longer = [known for known in keys() if known.startswith(f"{key}_")]
     return f"did you mean {' or '.join(map(repr, longer))}?" if "." in key and 0 < len(longer) <= _FEW else ""
@@ -128,7 +128,7 @@ def find_mistake(word: str) -> str | None:
     if key in GROUPS:
         return None if value in (names := options(key)) else _unknown_option(key, value, names)
     if key not in _types():
-        nearest = _same_last_word(key) or _begun(key) or did_you_mean(key, [*keys(), *GROUPS])
+        nearest = _same_last_word(key) or _name_longer(key) or did_you_mean(key, [*keys(), *GROUPS])
         return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
 

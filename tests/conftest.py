@@ -14,7 +14,7 @@ from infra.services import stack
 
 
 def pytest_configure() -> None:
-    """Collects garbage less often: with torch, MLflow and Prefect imported, a tenth of the time goes into it."""
+    """Collects garbage less often: with torch, MLflow and Prefect imported, a full collection visits all of theirs."""
     gc.set_threshold(50_000, 10, 10)
 
 

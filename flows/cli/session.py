@@ -43,7 +43,7 @@ QUIET = {
 
 # The flows of these verbs read config.data first.
 _READS = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "explain", "linear", "study")
-_NEEDS_NO_TRAINING = ("shard", "evaluate", "explain")  # of these: images of a single class may be evaluated
+_TAKES_ONE_CLASS = ("shard", "evaluate", "explain")  # of these: images of a single class may be evaluated
 _REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
 
 
@@ -241,7 +241,7 @@ def check_settings(verb: str, config: schema.Config) -> None:
 def _check_data_sets(verb: str, config: schema.Config) -> None:
     """Raises for data sets that the flow of a verb would refuse."""
     if verb in _READS or (verb == "gate" and config.data.path is not None):
-        _check_data(config.data, _fewest_classes(verb))
+        _check_data(config.data, one_class=verb in _TAKES_ONE_CLASS)
     if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
         try:
             # The images of a night are judged by its flow, which records and reports the night if they are refused.
@@ -261,19 +261,19 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
     given += [config.transfer.data] if verb in ("nightly", "reproduce", "transfer") else []
     for data in given:
         if data.path is not None:  # a compressed archive would be decompressed, which takes long
-            _check_path(data) if Path(data.path).is_file() else _check_data(data, _fewest_classes(verb))
+            _check_path(data) if Path(data.path).is_file() else _check_data(data, one_class=verb in _TAKES_ONE_CLASS)
     try:
         _check_places(verb, config, Path(config.run_dir).resolve())
     except TransientError as error:
         log.warning("%s", first_line(error))
 
 
-def _check_data(data: schema.Data, fewest: int = 2) -> None:
+def _check_data(data: schema.Data, *, one_class: bool = False) -> None:
     """Raises as ``_check_path``, and for images of the user's own on this machine that the flow would refuse.
 
     Args:
         data: Data settings.
-        fewest: Number of classes that the verb needs.
+        one_class: Whether the verb takes a set of a single class.
     """
     _check_path(data)
     if data.source == "folder" and not str(data.path).startswith("s3://"):
@@ -285,13 +285,8 @@ def _check_data(data: schema.Data, fewest: int = 2) -> None:
                 source = catalog.open_source(data)
         finally:
             log.removeFilter(_is_of_decompression)
-        if fewest > 1:
+        if not one_class:
             listing.require_classes(data.name, len(source.classes))
-
-
-def _fewest_classes(verb: str) -> int:
-    """Returns the number of classes that the data of a verb need."""
-    return 1 if verb in _NEEDS_NO_TRAINING else 2
 
 
 def _is_of_decompression(record: logging.LogRecord) -> bool:

@@ -38,28 +38,29 @@ def describe_annotations(files: Files, images: Sequence[str]) -> str:
         images: Paths of the images.
     """
     index = index_images(images)
-    of_images: dict[str, list[str]] = {}
-    others: list[str] = []
+    of_images: dict[str, list[tuple[str, int]]] = {}
+    other = ""
     for row, path in enumerate(files.names):
         stem, _, suffix = path.rpartition("/")[2].rpartition(".")
         if suffix.lower() not in ("json", "xml", "txt", "yaml", "yml") or not 0 < files.sizes[row] <= MAX_BYTES:
             continue
         if stem in index:
-            of_images.setdefault(f".{suffix.lower()}", []).append(path)
+            of_images.setdefault(f".{suffix.lower()}", []).append((path, row))
+        elif other:  # the first one is named
+            continue
         elif what := _match(decode(files.read(row)[:_BEGINNING]), f".{suffix.lower()}", _WHOLE):
-            others.append(f" ({path} has {what}, which are not read: {_REMEDY})")
+            other = f" ({path} has {what}, which are not read: {_REMEDY})"
         elif suffix.lower() in ("yaml", "yml"):
-            others.append(f" ({path} is not read: {_REMEDY})")
-    rows = {path: row for row, path in enumerate(files.names)} if of_images else {}
+            other = f" ({path} is not read: {_REMEDY})"
     for suffix, paths in of_images.items():
-        first = min(paths)
-        text = decode(files.read(rows[first])[:_BEGINNING])
+        first, row = min(paths)
+        text = decode(files.read(row)[:_BEGINNING])
         shown = f"{first} and {len(paths) - 1:,} more" if len(paths) > 1 else first
         if what := _match(text, suffix, _FORMS):
             return f" ({shown} have {what}, which are for detection: {_REMEDY})"
         if suffix == ".txt" and len(text.splitlines()) == 1 and len(text) <= _MAX_LABEL:
             return f" ({shown} may have the class of an image each, and are not read: {_REMEDY})"
-    return others[0] if others else ""
+    return other
 
 
 def _match(text: str, suffix: str, forms: Sequence[tuple[str, re.Pattern[str], str]]) -> str:

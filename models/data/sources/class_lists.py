@@ -41,7 +41,7 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     """
     groups: dict[tuple[str, str | None], dict[str, Table]] = {}
     for table, key in tables:
-        if len(table.header) == 2 and _has_marks(table, 1 - key):
+        if table.is_bare and _has_marks(table, 1 - key):
             folder, _, name = table.path.rpartition("/")
             word, kind = _read_name(name)
             groups.setdefault((folder, kind), {})[word] = table
@@ -73,9 +73,7 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
 
 
 def _has_marks(table: Table, number: int) -> bool:
-    """Whether a list without a header has marks alone, as -1; 0 and 1 may be two classes."""
-    if not any(table.header in rows for rows in table.rows.values()):
-        return False
+    """Whether a list has marks alone, -1 among them; 0 and 1 may be two classes."""
     if not any(cell_of(row, number) == "-1" for rows in table.rows.values() for row in rows):
         return False
     return all(cell_of(row, number) in _MARKS for rows in table.rows.values() for row in rows)

@@ -84,7 +84,7 @@ def describe_other_labels(files: Files, entries: Listing, top: str, as_folders: 
         if number is None or not pairs or _are_equal(pairs):
             continue
         classes, labels = _count_sides(pairs)
-        if _is_bare(table):
+        if table.is_bare:
             raise ConfigError(
                 f"{files.root}: {table.path} has {labels:,} labels of images in {classes:,} folders, and divides them "
                 f"in another way: a first line with `image label` in such lists and data.label_field=label take these "
@@ -100,7 +100,7 @@ def describe_other_labels(files: Files, entries: Listing, top: str, as_folders: 
 
 def _find_labels(table: Table, key: int) -> int | None:
     """Returns the column with a usual header of classes, or that beside the names in a list without a header."""
-    if _is_bare(table):
+    if table.is_bare:
         words = set(words_of(table.path.rpartition("/")[2].rpartition(".")[0]))
         is_named = split_of(table.path.rpartition("/")[2]) is not None or not words.isdisjoint(_LABEL_WORDS)
         other = 1 - key
@@ -109,11 +109,6 @@ def _find_labels(table: Table, key: int) -> int | None:
     names = {cell_of(table.header, number).lower(): number for number in reversed(range(len(table.header)))}
     named = (names[header] for header in HEADERS if header in names)
     return next((number for number in named if number != key and are_classes(table.column(number))), None)
-
-
-def _is_bare(table: Table) -> bool:
-    """Whether a table has two columns, and no header: its first row is that of an image."""
-    return len(table.header) == 2 and any(table.header in rows for rows in table.rows.values())
 
 
 def _pair(table: Table, number: int, folders: Mapping[str, str]) -> set[tuple[str, str]]:

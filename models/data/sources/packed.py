@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from models.data.sources import archive, splits
 from models.data.sources.archive import ARCHIVES, Files
+from models.data.sources.tables import MAX_BYTES
 from models.data.sources.unused import LOST_SHARE, Unused
 
 SUFFIXES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
@@ -67,12 +68,12 @@ def describe_containers(files: Files) -> str:
                 f"; {name} ({what}) may hold images and is not read: save them as files CLASS/IMAGE, or as WebDataset "
                 "shards"
             )
-    tables = [row for row, name in enumerate(files.names) if name.lower().endswith((".csv", ".tsv"))]
-    for row in tables:
-        if b"://" in files.read(row)[:_BEGINNING]:
-            return f"; {files.names[row]} has addresses, of which nothing is downloaded: img2dataset downloads them"
-        return f"; {files.names[row]} may have the pixels or the names of images that are elsewhere: save them as files"
-    return ""
+    row = next((row for row, name in enumerate(files.names) if name.lower().endswith((".csv", ".tsv"))), None)
+    if row is None:
+        return ""
+    if files.sizes[row] <= MAX_BYTES and b"://" in files.read(row)[:_BEGINNING]:
+        return f"; {files.names[row]} has addresses, of which nothing is downloaded: img2dataset downloads them"
+    return f"; {files.names[row]} may have the pixels or the names of images that are elsewhere: save them as files"
 
 
 def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:

@@ -54,6 +54,11 @@ class Table:
         """Returns the texts of a column by image."""
         return {image: {cell_of(row, number) for row in rows} for image, rows in self.rows.items()}
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it has two columns, and no header: its first row is that of an image."""
+        return len(self.header) == 2 and any(self.header in rows for rows in self.rows.values())
+
     def describe_rows(self, labels: Collection[str] = ()) -> str:
         """Returns a remark on rows of images that are absent, or with more columns than the header; empty for none.
 

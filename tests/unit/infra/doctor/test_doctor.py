@@ -58,8 +58,8 @@ class Answers(BaseHTTPRequestHandler):
         elif self.is_stranger():
             self.answer(403)
         else:
-            found = self.server.objects.get(self.path)
-            self.answer(404 if found is None else 200, b"x" if self.server.garbles else found or b"")
+            stored = self.server.objects.get(self.path)
+            self.answer(404 if stored is None else 200, b"x" if self.server.garbles else stored or b"")
 
     def do_PUT(self) -> None:
         self.server.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
@@ -97,8 +97,8 @@ def only(findings: list[Finding]) -> Finding:
 
 def test_this_machine_runs_the_tests_so_its_python_and_packages_are_fit() -> None:
     assert only(host.python()).mark == OK
-    found = only(host.packages())
-    assert (found.mark, "torch 2." in found.text) == (OK, True)
+    finding = only(host.packages())
+    assert (finding.mark, "torch 2." in finding.text) == (OK, True)
 
 
 def test_packages_outside_the_bounds_or_missing_are_named_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,22 +113,22 @@ def test_packages_outside_the_bounds_or_missing_are_named_with_both_versions(mon
 
 def test_an_old_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host.sys, "version_info", (3, 9, 18, "final", 0))
-    found = only(host.python())
-    assert (found.mark, found.text.startswith("3.9.18 is not >=3.11")) == (FAIL, True)
+    finding = only(host.python())
+    assert (finding.mark, finding.text.startswith("3.9.18 is not >=3.11")) == (FAIL, True)
 
 
 @pytest.mark.parametrize(("free_gb", "mark"), [(0.4, FAIL), (1.0, WARN), (4.9, WARN), (5.0, OK), (70.0, OK)])
 def test_free_space_is_judged(free_gb: float, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(100e9, 0, free_gb * 1e9))
-    found = only(host.disk(tmp_path / "runs"))  # not there yet
-    assert (found.mark, f"{free_gb:.1f} GB free under {tmp_path}" in found.text) == (mark, True)
+    finding = only(host.disk(tmp_path / "runs"))  # not there yet
+    assert (finding.mark, f"{free_gb:.1f} GB free under {tmp_path}" in finding.text) == (mark, True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should be")
-    found = only(host.disk(tmp_path / "runs"))
-    assert (found.mark, "give another run_dir=PATH" in found.text) == (FAIL, True)
+    finding = only(host.disk(tmp_path / "runs"))
+    assert (finding.mark, "give another run_dir=PATH" in finding.text) == (FAIL, True)
 
 
 def test_keys_that_others_can_read_are_named_with_the_remedy(tmp_path: Path) -> None:
@@ -137,13 +137,13 @@ def test_keys_that_others_can_read_are_named_with_the_remedy(tmp_path: Path) -> 
     services = tmp_path / "services"
     assert only(host.secrets(services)) == Finding(OK, "secrets", "1 files, readable by you alone")
     (services / "credentials.json").chmod(0o640)
-    found = only(host.secrets(services))
-    assert found.mark == FAIL
-    assert f"`chmod 600 {services}/credentials.json`" in found.text
+    finding = only(host.secrets(services))
+    assert finding.mark == FAIL
+    assert f"`chmod 600 {services}/credentials.json`" in finding.text
 
 
 @pytest.mark.parametrize(
-    ("gpu", "torch", "wanted", "device", "mark"),
+    ("gpu", "torch", "processes", "device", "mark"),
     [
         ("none", "2.13.0+cpu", 1, "auto", OK),
         ("none", "2.13.0+cpu", 10_000, "auto", WARN),
@@ -154,11 +154,11 @@ def test_keys_that_others_can_read_are_named_with_the_remedy(tmp_path: Path) -> 
     ],
 )
 def test_cores_gpu_and_torch_must_fit_each_other(
-    gpu: str, torch: str, wanted: int, device: str, mark: str, monkeypatch: pytest.MonkeyPatch
+    gpu: str, torch: str, processes: int, device: str, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "facts", lambda: {"gpu": gpu, "torch": torch})
-    found = only(host.capacity(Launch(nproc_per_node=wanted, device=device)))
-    assert (found.mark, f"GPU: {gpu}" in found.text) == (mark, True)
+    finding = only(host.capacity(Launch(nproc_per_node=processes, device=device)))
+    assert (finding.mark, f"GPU: {gpu}" in finding.text) == (mark, True)
 
 
 def test_folders_of_data_must_be_there(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_folders_of_data_must_be_there(tmp_path: Path) -> None:
         "c": Data("x", "folder", str(tmp_path)),
         "d": Data("x", "folder", str(tmp_path / "gone")),
     }
-    found = host.data(sources, frozenset({"mnist5k"}))
-    assert [finding.mark for finding in found] == [OK, FAIL, OK, FAIL]
-    assert found[1].text == "b: no path is given; give b.path=PATH"
-    assert found[3].text == f"d: {tmp_path}/gone is not there; give d.path=PATH"
+    findings = host.data(sources, frozenset({"mnist5k"}))
+    assert [finding.mark for finding in findings] == [OK, FAIL, OK, FAIL]
+    assert findings[1].text == "b: no path is given; give b.path=PATH"
+    assert findings[3].text == f"d: {tmp_path}/gone is not there; give d.path=PATH"
 
 
 def test_a_missing_weed_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +185,8 @@ def test_a_missing_weed_is_told_with_its_package(tmp_path: Path, monkeypatch: py
 def test_services_that_rest_are_a_warning_and_silent_ones_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = only(service_checks.status(tmp_path, Services()))
-    assert found == Finding(WARN, "services", "not running: s3, prefect, mlflow, worker; run `effnet up`")
+    finding = only(service_checks.status(tmp_path, Services()))
+    assert finding == Finding(WARN, "services", "not running: s3, prefect, mlflow, worker; run `effnet up`")
     lines = {
         "s3": "running at http://a",
         "prefect": "started at http://b, but does not answer; see log",
@@ -205,29 +205,29 @@ def test_somebody_else_s_server_is_asked_for_its_health(status: int, mark: str, 
 
 def test_a_server_that_is_not_there_is_a_failure_with_its_key(server: FakeServer) -> None:
     assert service_checks.health("prefect", "embedded") == []
-    found = only(service_checks.health("prefect", "http://127.0.0.1:9/api"))
-    assert found.mark == FAIL
-    assert "http://127.0.0.1:9/api/health does not answer; start it or correct services.prefect" in found.text
+    finding = only(service_checks.health("prefect", "http://127.0.0.1:9/api"))
+    assert finding.mark == FAIL
+    assert "http://127.0.0.1:9/api/health does not answer; start it or correct services.prefect" in finding.text
 
 
 def test_an_object_is_written_read_and_deleted(server: FakeServer) -> None:
-    found = only(service_checks.storage("s3://bucket/prefix", ours=True))
-    assert (found.mark, found.text.startswith("s3://bucket/prefix: written, read and deleted")) == (OK, True)
+    finding = only(service_checks.storage("s3://bucket/prefix", ours=True))
+    assert (finding.mark, finding.text.startswith("s3://bucket/prefix: written, read and deleted")) == (OK, True)
     assert server.objects == {}
 
 
 def test_our_store_may_not_serve_strangers_and_another_one_may(server: FakeServer) -> None:
     server.open_to_all = True
-    found = only(service_checks.storage("s3://bucket", ours=True))
-    assert (found.mark, "serves strangers" in found.text) == (FAIL, True)
+    finding = only(service_checks.storage("s3://bucket", ours=True))
+    assert (finding.mark, "serves strangers" in finding.text) == (FAIL, True)
     assert only(service_checks.storage("s3://bucket", ours=False)).mark == OK
     assert server.objects == {}
 
 
 def test_a_store_that_gives_other_bytes_is_a_failure(server: FakeServer) -> None:
     server.garbles = True
-    found = only(service_checks.storage("s3://bucket", ours=False))
-    assert (found.mark, "other bytes than were written" in found.text) == (FAIL, True)
+    finding = only(service_checks.storage("s3://bucket", ours=False))
+    assert (finding.mark, "other bytes than were written" in finding.text) == (FAIL, True)
     assert server.objects == {}
 
 
@@ -311,9 +311,9 @@ def test_an_unexpected_error_within_a_check_is_not_taken_for_a_network_that_is_s
 
 
 def test_a_slower_decoder_is_a_warning_that_says_why() -> None:
-    (found,) = host.decoder({"native": "not built: no C compiler at install", "pillow": "ok"})
-    assert found.mark == "warn"
-    assert "pillow" in found.text
-    assert "no C compiler" in found.text
-    (found,) = host.decoder({"native": "ok", "pillow": "ok"})
-    assert found.mark == "ok"
+    (finding,) = host.decoder({"native": "not built: no C compiler at install", "pillow": "ok"})
+    assert finding.mark == "warn"
+    assert "pillow" in finding.text
+    assert "no C compiler" in finding.text
+    (finding,) = host.decoder({"native": "ok", "pillow": "ok"})
+    assert finding.mark == "ok"
