@@ -60,12 +60,13 @@ def submit(spec: JobSpec) -> FlowRunJob:
     """Creates the flow run. Two supervisors that submit the same job at the same time get the same flow run."""
     deployment = _deployment()
     request = _request_of(spec)
-    _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
-    for number in itertools.count(earlier):
-        request["idempotency_key"] = f"{spec.key}:{number}"
+    _, count = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
+    # The last one counted may be the other supervisor's. More than these exist if Prefect has deleted older ones.
+    for number in itertools.count(max(count - 1, 0)):
+        request["idempotency_key"] = f"{spec.key}:{number}"  # of one that exists, Prefect returns that one
         _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
         if run["state"]["type"] in ACTIVE:
-            break  # else it has ended: older ones were deleted from the server, so that fewer are counted
+            break
     return _job(run, adopted=False)
 
 

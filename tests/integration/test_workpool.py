@@ -97,6 +97,7 @@ def test_a_job_is_queued_once_found_by_its_key_and_cancelled_by_its_own_supervis
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(workpool.submit, [spec, spec])
     assert first.run_id == second.run_id
+    assert workpool.submit(spec).run_id == first.run_id, "also once the flow run is there"
     found = workpool.find(spec)
     assert found is not None
     assert (found.run_id, found.adopted, found.queued) == (first.run_id, True, True)

@@ -69,6 +69,25 @@ def test_a_job_is_submitted_again_though_its_oldest_flow_runs_were_deleted(monke
     assert workpool.submit(spec).run_id == "third"
 
 
+def test_a_supervisor_that_counts_the_flow_run_of_another_gets_that_flow_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: dict[str, dict[str, Any]] = {}
+
+    def request(_: str, path: str, body: Any = None) -> tuple[int, Any]:
+        if path == "/flow_runs/count":
+            return 200, len(runs)
+        if path == "/deployments/name/job/job":
+            return 200, {"id": "d"}
+        new = {"id": f"run {len(runs)}", "state": {"type": "SCHEDULED"}}
+        return 201, runs.setdefault(body["idempotency_key"], new)
+
+    monkeypatch.setattr(workpool, "_request", request)
+    spec = JobSpec("k", "k", "models.train", "s3://b/jobs/k", Launch(engine="workpool"), Path("/nowhere"))
+    first, second = workpool.submit(spec), workpool.submit(spec)
+    assert first.run_id == second.run_id
+    runs["k:0"]["state"]["type"] = "CANCELLED"
+    assert workpool.submit(spec).run_id != first.run_id
+
+
 @pytest.mark.parametrize(("workers", "warns"), [([], True), (["OFFLINE"], True), (["OFFLINE", "ONLINE"], False)])
 def test_a_pool_without_a_worker_is_named(workers: list[str], warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def request(_: str, path: str, __: Any = None) -> tuple[int, Any]:
