@@ -124,10 +124,10 @@ def show_jobs(command: Command) -> int:
 
 def download(command: Command) -> int:
     """Downloads a data set: ``effnet download cifar10 data.path=FOLDER``, or ``data=cifar10``."""
-    from models.data.sources import download
+    from models.data.sources import catalog
 
     config = compose.compose([*(f"data={name}" for name in command.objects), *command.overrides])
-    download.download(config.data, show)
+    catalog.download(config.data, show)
     return 0
 
 

@@ -10,12 +10,15 @@ README of fastai/imagenette (v2). Source of metrics: SimCLR, appendix B.8, after
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from conf import schema
 from conf.text import logger
 from infra import store
 from infra.errors import ConfigError
+from infra.store import files
 from models.data.sources import (
     builtin,
     cars_flowers,
@@ -29,7 +32,8 @@ from models.data.sources import (
     wds_shards,
 )
 from models.data.sources.container import locate
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Download, Source
+from models.data.sources.download import Download, fetch
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Source
 from models.data.sources.shard_addresses import check_addresses
 
 log = logger()
@@ -209,6 +213,34 @@ def check_place(data: schema.Data) -> None:
         if store.list_entries(uri, at_most=1) or store.exists(uri):
             return
         raise ConfigError(f"data.path {data.path}: there is no object of this name, and none below it")
+
+
+def download(data: schema.Data, say: Callable[[str], None]) -> Sequence[Path]:
+    """Downloads the files of ``data.source`` into ``data.path``; keeps complete ones.
+
+    Args:
+        data: Data set and its folder.
+        say: Callback for progress lines.
+
+    Raises:
+        ConfigError: The data set has no public address (the message says where to get it), ``data.path`` is not a
+            local folder, or the disk is full.
+        DataError: A file does not have its published md5.
+        NotFoundError: The address is dead.
+        TransientError: The server does not respond; the same command resumes the download.
+    """
+    data_set = find(data.source)
+    if not data_set.downloads:
+        raise ConfigError(data_set.note)
+    if data.path is None or (root := locate(data.path)).startswith("s3://"):
+        raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local folder")
+    folder = Path(root)
+    with files.errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = [fetch(remote, folder, say) for remote in data_set.downloads]
+    if data_set.note:
+        say(data_set.note)
+    return paths
 
 
 def packaged() -> frozenset[str]:

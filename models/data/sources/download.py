@@ -1,4 +1,4 @@
-"""Downloads a data set from its public address; resumes interrupted downloads and keeps only complete files."""
+"""Downloads files from public addresses; resumes interrupted downloads and keeps only complete files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from conf import schema
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from infra.store import files
-from models.data.sources import catalog
-from models.data.sources.container import locate
-from models.data.sources.listing import Download
 
 Say = Callable[[str], None]
 TRIES = 6  # consecutive attempts without a new byte
@@ -30,37 +27,34 @@ class _BrokenError(Exception):
     """The connection broke or the server is busy, so a retry may help. Private to this module."""
 
 
-def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.sleep) -> Sequence[Path]:
-    """Downloads the files of ``data.source`` into ``data.path``; keeps complete ones.
+@dataclass(frozen=True)
+class Download:
+    """One published file: its URL, and its md5 if one is published, which detects damage but not malice."""
+
+    url: str
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the local file."""
+        return self.url.rpartition("/")[2]
+
+
+def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None] = time.sleep) -> Path:
+    """Downloads one file into ``folder``, unless it is there.
 
     Args:
-        data: Data set and its folder.
+        remote: The file.
+        folder: Folder that exists.
         say: Callback for progress lines.
         wait: Function that sleeps between attempts.
 
     Raises:
-        ConfigError: The data set has no public address (the message says where to get it), ``data.path`` is not a
-            local folder, or the disk is full.
-        DataError: A file does not have its published md5.
+        ConfigError: The server refuses the request, or the folder cannot be written.
+        DataError: The file does not have its published md5.
         NotFoundError: The address is dead.
-        TransientError: The server does not respond; the same command resumes the download.
+        TransientError: The server does not respond; the same call resumes the download.
     """
-    data_set = catalog.find(data.source)
-    if not data_set.downloads:
-        raise ConfigError(data_set.note)
-    if data.path is None or (root := locate(data.path)).startswith("s3://"):
-        raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local folder")
-    folder = Path(root)
-    with files.errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    paths = [fetch(remote, folder, say, wait) for remote in data_set.downloads]
-    if data_set.note:
-        say(data_set.note)
-    return paths
-
-
-def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None] = time.sleep) -> Path:
-    """Downloads one file into ``folder``; raises as ``download``."""
     path, partial = folder / remote.name, folder / f"{remote.name}.part"
     if path.exists():
         _require_md5(path, remote, "delete it and start again")

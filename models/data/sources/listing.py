@@ -22,6 +22,7 @@ from infra.errors import ConfigError, DataError
 from models.data.sources import archive
 from models.data.sources.archive import Files
 from models.data.sources.container import locate
+from models.data.sources.download import Download
 from models.data.sources.image_format import is_image_name
 from models.data.sources.unused import Unused
 
@@ -71,19 +72,6 @@ class Source:
     unused: tuple[str, ...] = ()
     class_differences: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Download:
-    """One published file: its URL, and its md5 if one is published, which detects damage but not malice."""
-
-    url: str
-    md5: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the local file."""
-        return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)

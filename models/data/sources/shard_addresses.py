@@ -30,7 +30,8 @@ from infra.store import files
 from models.data.sources import archive
 from models.data.sources.archive import ARCHIVES
 from models.data.sources.container import join_parts, locate, locate_uri
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, Download
+from models.data.sources.download import Download, exists, fetch
+from models.data.sources.listing import MINIVAL, TRAIN, VAL
 from models.data.sources.splits import split_of
 
 log = logger()
@@ -127,8 +128,6 @@ def _exists(address: str) -> bool:
     """Whether a shard is there: a local file, an object, or a file of a web server or of its download."""
     if not address.startswith(_WEB):
         return store.exists(locate_uri(address))
-    from models.data.sources.download import exists  # which imports the catalog
-
     return (_downloads() / _local_name(address)).exists() or exists(address)
 
 
@@ -281,8 +280,6 @@ def _downloads() -> Path:
 
 def _download(urls: Sequence[str]) -> Path:
     """Downloads shards that are not there yet; returns the folder. A shard that the server lacks stays absent."""
-    from models.data.sources.download import fetch  # which imports the catalog
-
     folder = _downloads()
     make_cache(folder)
 

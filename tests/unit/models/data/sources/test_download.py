@@ -13,8 +13,7 @@ from made_archives import data_settings
 
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from models.data.sources import catalog, download
-from models.data.sources.download import fetch
-from models.data.sources.listing import Download
+from models.data.sources.download import Download, fetch
 
 CONTENT = os.urandom(5_000_000)
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -211,14 +210,14 @@ def test_all_files_of_a_set_are_downloaded(site: Site, tmp_path: Path, monkeypat
     site.files |= {"/a.mat": b"a", "/b.mat": b"b"}
     files = (Download(f"{site.url}/set.tgz", MD5), Download(f"{site.url}/a.mat"), Download(f"{site.url}/b.mat"))
     monkeypatch.setitem(catalog.DATA_SETS, "flowers102", replace(catalog.DATA_SETS["flowers102"], downloads=files))
-    paths = download.download(data_settings("flowers102", tmp_path / "new"), print)
+    paths = catalog.download(data_settings("flowers102", tmp_path / "new"), print)
     assert [path.name for path in paths] == ["set.tgz", "a.mat", "b.mat"]
 
 
 @pytest.mark.parametrize("source", [name for name, row in catalog.DATA_SETS.items() if not row.downloads])
 def test_a_set_without_a_public_address_prints_its_note(source: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        download.download(data_settings(source, tmp_path), print)
+        catalog.download(data_settings(source, tmp_path), print)
     assert caught.value.exit_code == 2
     assert str(caught.value) == catalog.DATA_SETS[source].note
 
@@ -228,12 +227,12 @@ def test_a_download_needs_a_local_folder(path: Path | None) -> None:
     data = data_settings("cifar10", path)
     data.path = "s3://bucket/x" if path else None
     with pytest.raises(ConfigError, match=r"needs data\.path=FOLDER, a local folder"):
-        download.download(data, print)
+        catalog.download(data, print)
 
 
 def test_an_unknown_source_is_refused_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'cifar' is unknown; choices: .*cifar10"):
-        download.download(data_settings("cifar", tmp_path), print)
+        catalog.download(data_settings("cifar", tmp_path), print)
 
 
 def test_every_source_has_an_address_or_a_note() -> None:
