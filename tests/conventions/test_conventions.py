@@ -195,6 +195,25 @@ def test_every_link_of_a_document_leads_to_a_file(document: Path) -> None:
         assert target.startswith("https://") or (document.parent / target).exists(), target
 
 
+def headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub names them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", [*WITH_CONTRIBUTING, ROOT / "CHANGELOG.md"], ids=named)
+def test_every_link_to_a_section_leads_to_a_heading(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", document.read_text()):
+        assert anchor in headings(document.parent / target if target else document), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("document", WITH_CONTRIBUTING, ids=named)
+def test_every_code_span_ends_on_its_line_and_so_is_read_by_these_tests(document: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in text.splitlines() if line.count("`") % 2] == []
+
+
 TOP_LEVEL = {path.name for path in ROOT.iterdir() if path.name not in ("runs", "build")}
 MODULES = re.compile(rf"({'|'.join(PACKAGES)})(\.[a-z_0-9]+)+")
 
