@@ -48,20 +48,10 @@ from tasks.nights.batch import (
     open_batch,
     refuse_unusable,
 )
+from tasks.nights.history import CANCELLED, CRASHED, DIVERGED, FAILED, Night
 from tasks.nights.infra_gate import try_package
 from tasks.nights.line import check_data, find_reason_to_skip, find_reason_to_wait, find_start
-from tasks.nights.record import (
-    CANCELLED,
-    CRASHED,
-    DIVERGED,
-    FAILED,
-    Night,
-    report_age,
-    report_failure,
-    report_lost,
-    report_night,
-    report_start,
-)
+from tasks.nights.record import report_age, report_failure, report_lost, report_night, report_start
 from tasks.nights.report import show_failure, show_night
 from tasks.nights.start import NightStart
 from tasks.nights.watch import describe_unwatched, find_watched, judge_again

@@ -117,7 +117,7 @@ def _check(cron: str, timezone: str | None) -> None:
 
 def _read_last(command: Command, schedule: schedules.Schedule) -> tuple[dict[str, dict[str, str]] | None, str]:
     """The last night of each line: its date, outcome and reason; None, and why, if they cannot be read."""
-    from tasks.nights import record
+    from tasks.nights import history
 
     words = [word for word in (*schedule.overrides, *command.overrides) if word.startswith("storage=")]
     storage = words[-1].partition("=")[2] if words else command.config.storage
@@ -127,7 +127,7 @@ def _read_last(command: Command, schedule: schedules.Schedule) -> tuple[dict[str
             raise ConfigError("the nights of this server are in its own object store: give services.s3=URL too")
         connect(command, "s3")
         newest = [
-            (line, *night) for line in record.list_lines(storage) for night in record.read_nights(storage, line, 1)
+            (line, *night) for line in history.list_lines(storage) for night in history.read_nights(storage, line, 1)
         ]
     except EffnetError as error:
         return None, first_line(error)

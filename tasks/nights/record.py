@@ -1,13 +1,10 @@
-"""What became of a night: one record per line and date in the store, the alerts and the heartbeat.
+"""What became of a night: its record in the store (``history.py``), the alerts and the heartbeat.
 
-::
-
-    STORAGE/nights/LINE/2026-11-29.json   outcome, verdict, version, start and end, id of the flow run
-
-It is written when the night starts, as ``running``, and again when it ends, however it ends. A night that is repeated
-on the same date replaces its record, unless the repetition only finds what was done. A night that was killed cannot
-write anything: a hook of the flow on the worker, or else the next night, records it as crashed and sends the alert.
-The record holds every alert of the night until a receiver has it; otherwise the next night of the line sends it.
+The record is written when the night starts, as ``running``, and again when it ends, however it ends. A night that is
+repeated on the same date replaces its record, unless the repetition only finds what was done. A night that was killed
+cannot write anything: a hook of the flow on the worker, or else the next night, records it as crashed and sends the
+alert. The record holds every alert of the night until a receiver has it; otherwise the next night of the line sends
+it.
 """
 
 from __future__ import annotations
@@ -15,23 +12,32 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 from prefect import task
 
 from conf import schema
 from conf.text import first_line, format_duration, logger
 from infra import store
-from infra.errors import DataError, EffnetError
+from infra.errors import EffnetError
 from infra.machine import format_utc
 from infra.services import prefect_api
-from infra.store.json_objects import read_object
 from models.results import Registered, ShardResult
 from tasks import policy
 from tasks.nights import alerts
 from tasks.nights import start as starts
+from tasks.nights.history import (
+    CRASHED,
+    RUNNING,
+    UNSUCCESSFUL,
+    Night,
+    NightRecord,
+    count_skips_before,
+    read_record,
+    take_over,
+    write_record,
+)
 from tasks.nights.line import NO_VERSION, SKIPPED
 from tasks.registry.gate import PROMOTED, REFUSED
 from tasks.registry.promote import EARLIER
@@ -40,54 +46,10 @@ from tasks.registry.verdict import PENDING, REASON, STATE, WAITING
 log = logger()
 SKIPS_PER_ALERT = 3
 SEARCHED = 10  # newest records among which nights without an end are looked for
-RUNNING, FAILED, DIVERGED, CANCELLED, CRASHED = "running", "failed", "diverged", "cancelled", "crashed"
-UNSUCCESSFUL = (RUNNING, FAILED, DIVERGED, CANCELLED, CRASHED)
 ATTENTION = {REFUSED: "refused", WAITING: "waits for approval"}  # outcomes that cause an alert, and its first words
 DAY_S = 86400.0
 FORGOTTEN_S = DAY_S  # after which a night without an end is taken for crashed, if Prefect does not know its run
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")  # states of a flow run
-
-
-@dataclass(frozen=True)
-class NightRecord:
-    """A night, as it is stored.
-
-    Attributes:
-        outcome: Outcome of the gate, ``skipped``, ``running``, or how the night failed.
-        verdict: The reason in words, with the number that decided.
-        version: Version that it judged or skipped; None if it came to none.
-        started: UTC.
-        finished: UTC; empty while it runs.
-        run: Id of its flow run in Prefect.
-        earlier: Record of the same date that this one replaces only if the night comes to another result.
-        alert: Alert about its end that no receiver has yet.
-        unsent: Alerts from before its end, and of earlier nights of the same date, that no receiver has yet.
-        others: Ids of other flow runs of this date, whose record this is too.
-    """
-
-    outcome: str
-    verdict: str = ""
-    version: int | None = None
-    started: str = ""
-    finished: str = ""
-    run: str = ""
-    earlier: NightRecord | None = None
-    alert: str | None = None
-    unsent: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-
-    def list_alerts(self) -> tuple[str, ...]:
-        """All alerts that no receiver has yet, oldest first."""
-        return self.unsent if self.alert is None or self.alert in self.unsent else (*self.unsent, self.alert)
-
-
-@dataclass(frozen=True)
-class Night:
-    """A night that runs: its line, where its record is, and the record as it was written at the start."""
-
-    line: str
-    uri: str
-    record: NightRecord
 
 
 @task(task_run_name="report the start of the night", **policy.BOOKKEEPING)
@@ -174,10 +136,10 @@ def report_event(config: schema.Config, night: Night, text: str) -> None:
     Raises:
         TransientError: The store does not respond; the alert was not sent.
     """
-    alert, record = alerts.title(config, text), _read(night.uri) or night.record
+    alert, record = alerts.title(config, text), read_record(night.uri) or night.record
     waiting = [one for one in record.list_alerts() if one != alert]
     record = replace(record, alert=None, unsent=(*waiting, alert))
-    _write(night.uri, record)
+    write_record(night.uri, record)
     _send_alerts(config, night.uri, record)
 
 
@@ -197,19 +159,6 @@ def name_line(config: schema.Config) -> str:
         return model if model.endswith(f"-{data}") else f"{model}-{data}"
 
 
-def read_nights(storage: str, line: str, count: int) -> list[tuple[str, NightRecord]]:
-    """Returns the last nights of a line with their dates, newest first; without records that cannot be read."""
-    uris = store.list_uris(store.join(storage, "nights", line))
-    newest = ((uri.rpartition("/")[2].removesuffix(".json"), _read(uri)) for uri in sorted(uris, reverse=True))
-    return list(islice(((date, record) for date, record in newest if record is not None), count))
-
-
-def list_lines(storage: str) -> list[str]:
-    """Returns the lines that have had a night."""
-    root = store.join(storage, "nights")
-    return sorted({uri.removeprefix(f"{root}/").partition("/")[0] for uri in store.list_uris(root)})
-
-
 def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> None:
     """Records and reports the night of a flow run whose process has ended without doing so; otherwise does nothing.
 
@@ -224,7 +173,7 @@ def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> N
     """
     line = name_line(config)
     latest = store.list_uris(store.join(config.storage, "nights", line))[-2:]  # it may have started the day before
-    read = ((uri, _read(uri)) for uri in latest)
+    read = ((uri, read_record(uri)) for uri in latest)
     records = [(uri, record) for uri, record in read if record is not None and run in (record.run, *record.others)]
     for uri, record in records:
         if record.outcome == RUNNING and record.run != run:
@@ -243,7 +192,7 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
     uri = store.join(folder, f"{now:%Y-%m-%d}.json")
     store.ensure_root(config.storage)
     for other in store.list_uris(folder)[-SEARCHED:]:
-        record = _read(other)
+        record = read_record(other)
         if record is None:
             continue
         _send_alerts(config, other, record)
@@ -251,35 +200,27 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
             reason = f"the night of {record.started} did not record its end: its process or machine is gone"
             _fail(config, Night(line, other, record), CRASHED, reason)
     record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
-    earlier = _read(uri) if store.exists(uri) else None
+    earlier = read_record(uri) if store.exists(uri) else None
     if earlier is not None:
-        record = _take_over(record, earlier)
+        record = take_over(record, earlier)
         earlier = replace(earlier, alert=None, unsent=(), others=())
     if earlier is not None and earlier.outcome in UNSUCCESSFUL:  # it is resumed, or another process runs it too
         record = replace(record, started=earlier.started or record.started, earlier=earlier.earlier)
     else:
         record = replace(record, earlier=earlier)
-    _write(uri, record)
+    write_record(uri, record)
     return Night(line, uri, record)
-
-
-def _take_over(record: NightRecord, present: NightRecord | None) -> NightRecord:
-    """A record that replaces another one of its date, with the alerts of that one and the flow runs that it was of."""
-    if present is None:
-        return record
-    runs = (run for run in (*present.others, present.run) if run not in ("", record.run))
-    return replace(record, unsent=present.list_alerts(), others=tuple(dict.fromkeys(runs)))
 
 
 def _close(config: schema.Config, night: Night, result: Registered) -> None:
     result = _with_judged_verdict(result, night)
     is_repeated = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
     outcome = SKIPPED if is_repeated else result.outcome
-    present = _read(night.uri)
-    mine = _take_over(night.record, present)
+    present = read_record(night.uri)
+    mine = take_over(night.record, present)
     if is_repeated and mine.earlier is not None:
-        restored = _take_over(mine.earlier, mine)
-        _write(night.uri, restored)
+        restored = take_over(mine.earlier, mine)
+        write_record(night.uri, restored)
         _send_alerts(config, night.uri, restored)
         return
     version = None if result.version == NO_VERSION else result.version
@@ -290,7 +231,7 @@ def _close(config: schema.Config, night: Night, result: Registered) -> None:
     text = _describe_attention(result, outcome, night.uri)  # before the record is written: a retry counts it again
     alert = None if text is None else alerts.title(config, text)
     record = replace(record, finished=format_utc(time.time()), alert=alert)
-    _write(night.uri, record)
+    write_record(night.uri, record)
     _send_alerts(config, night.uri, record)
 
 
@@ -298,7 +239,7 @@ def _describe_attention(result: Registered, outcome: str, uri: str) -> str | Non
     """What a night is reported for that has not failed; None if it needs no attention."""
     if event := ATTENTION.get(outcome):
         return f"{event}: {result.name}/{result.version}: {result.verdict}"
-    skips = _count_skips_before(uri) + 1 if outcome == SKIPPED else 0
+    skips = count_skips_before(uri) + 1 if outcome == SKIPPED else 0
     if skips and skips % SKIPS_PER_ALERT == 0:
         return f"skipped {skips} times in a row: {result.verdict}"
     return None
@@ -310,7 +251,7 @@ def _send_alerts(config: schema.Config, uri: str, record: NightRecord) -> None:
     for number, text in enumerate(waiting, 1):
         if not alerts.send(config.nightly.alerts, text):
             return
-        _write(uri, replace(record, alert=None, unsent=waiting[number:]))
+        write_record(uri, replace(record, alert=None, unsent=waiting[number:]))
 
 
 def _with_judged_verdict(result: Registered, night: Night) -> Registered:
@@ -333,11 +274,11 @@ def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) 
     if night is not None:
         try:
             ended = format_utc(time.time())
-            record = _take_over(night.record, _read(night.uri))
+            record = take_over(night.record, read_record(night.uri))
             record = replace(record, outcome=outcome, verdict=error, finished=ended, alert=alert)
             if outcome not in UNSUCCESSFUL:  # the result of the night, in place of an earlier one
                 record = replace(record, earlier=None)
-            _write(night.uri, record)
+            write_record(night.uri, record)
             is_recorded = True
             _send_alerts(config, night.uri, record)
         except EffnetError as fault:
@@ -359,36 +300,3 @@ def _has_ended(record: NightRecord, now: float) -> bool:
         if status == 200:
             return run.get("state_type") in _ENDED
     return record.started < format_utc(now - FORGOTTEN_S)
-
-
-def _count_skips_before(uri: str) -> int:
-    """The number of nights that skipped, since the last one that did not, before the night of this record."""
-    count = 0
-    for other in reversed([other for other in store.list_uris(uri.rpartition("/")[0]) if other < uri]):
-        record = _read(other)
-        if record is not None and record.outcome != SKIPPED:
-            break
-        count += record is not None
-    return count
-
-
-def _read(uri: str) -> NightRecord | None:
-    """The record of a night; None, which is logged, if it is damaged or of a newer version of effnet."""
-    try:
-        body = read_object(uri, outcome=str, verdict=str)
-        lists = {key: tuple(body.get(key, ())) for key in ("unsent", "others")}
-        earlier = body.pop("earlier", None)
-        if earlier is not None:
-            earlier = NightRecord(**earlier | dict.fromkeys(lists, ()))
-        return NightRecord(**body | lists, earlier=earlier)
-    except (DataError, TypeError) as error:
-        log.warning(
-            "%s is skipped: not the record of a night, or that of a newer effnet (%s); delete it, or upgrade",
-            uri,
-            first_line(error),
-        )
-        return None
-
-
-def _write(uri: str, record: NightRecord) -> None:
-    store.write_json(uri, {key: value for key, value in asdict(record).items() if value not in (None, ())})

@@ -19,7 +19,7 @@ from models.results import ShardResult
 from models.results.nights import ChampionChange, NightOutcome, NightsResult, NightVersion
 from tasks import policy
 from tasks.artifacts import link_night
-from tasks.nights import record
+from tasks.nights import history
 from tasks.registry.verdict import REASON, STATE
 from tasks.report import results as report_results
 from tasks.report.page import night_file
@@ -95,7 +95,7 @@ def describe_line(storage: str, line: str) -> NightsResult:
         moves, missing = [], (str(error),)
     nights = tuple(
         NightOutcome(date=date, outcome=one.outcome, verdict=one.verdict, version=one.version, finished=one.finished)
-        for date, one in record.read_nights(storage, line, SHOWN)
+        for date, one in history.read_nights(storage, line, SHOWN)
     )
     return NightsResult(
         line=line,
@@ -114,7 +114,7 @@ def describe_line(storage: str, line: str) -> NightsResult:
 
 def describe_outcome(night: NightOutcome) -> str:
     """The outcome of a night in words; the verdict of the gate begins with it already."""
-    return f"{night.outcome}: {night.verdict}" if night.outcome in record.UNSUCCESSFUL else night.verdict
+    return f"{night.outcome}: {night.verdict}" if night.outcome in history.UNSUCCESSFUL else night.verdict
 
 
 def _describe_version(version: Version) -> NightVersion:

@@ -26,7 +26,7 @@ from tasks import policy
 from tasks.classes import class_mismatch
 from tasks.nights import data_gate, record
 from tasks.nights import start as starts
-from tasks.nights.record import Night
+from tasks.nights.history import Night
 from tasks.nights.start import NightStart
 from tasks.registry import gate, trained_on
 from tasks.registry.verdict import REASON, record_manual_promotion

@@ -23,8 +23,8 @@ from models.networks import export
 from models.networks.build import build_model
 from models.results import EvalResult, ShardResult
 from models.training import per_image
-from tasks.nights import alerts, record, watch
-from tasks.nights.record import Night, NightRecord
+from tasks.nights import alerts, history, record, watch
+from tasks.nights.history import Night, NightRecord
 from tasks.nights.start import NightStart, accept_data
 from tasks.nights.watch import Watched
 from tasks.registry import promote
@@ -64,7 +64,7 @@ class Line:
             for ref, number in ((watched.champion, right), (watched.previous, right_before))
         ]
         night = Night(self.name, f"{self.storage}/nights/{self.name}/2026-11-29.json", NightRecord("running"))
-        record._write(night.uri, night.record)
+        history.write_record(night.uri, night.record)
         return watch._judge_again(watched, answers, self.config, night)
 
     def _answer(self, ref: str, right: int, shards: ShardResult) -> EvalResult:

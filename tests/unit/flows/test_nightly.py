@@ -21,7 +21,7 @@ from infra.errors import AppendError, DataError, DivergedError, PreemptedError, 
 from models.results import Registered, ShardResult
 from tasks.nights import report
 from tasks.nights.batch import RefusedDataError
-from tasks.nights.record import Night, NightRecord
+from tasks.nights.history import Night, NightRecord
 from tasks.nights.start import NightStart
 from tasks.shard import ShardPlan
 

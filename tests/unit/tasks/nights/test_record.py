@@ -21,8 +21,9 @@ from infra.services import prefect_api
 from infra.tracking import registry
 from infra.tracking.registry import Version
 from models.results import Registered, ShardResult
-from tasks.nights import alerts, line, record
-from tasks.nights.record import CANCELLED, CRASHED, FAILED, Night, describe_delay, read_nights
+from tasks.nights import alerts, history, line, record
+from tasks.nights.history import CANCELLED, CRASHED, FAILED, Night, read_nights
+from tasks.nights.record import describe_delay
 
 TONIGHT = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
 LINE = "b0-pets"
@@ -145,15 +146,15 @@ def test_a_retry_loses_no_alert_of_the_third_skip(
     for day in range(2):
         run_night(config, "skipped", day=day)
     night = begin(config, day=2)
-    read, lost = record._read, [f"{config.storage}/nights/{LINE}/2026-11-29.json"]
+    read, lost = history.read_record, [f"{config.storage}/nights/{LINE}/2026-11-29.json"]
 
-    def read_busy(uri: str) -> record.NightRecord | None:
+    def read_busy(uri: str) -> history.NightRecord | None:
         if uri in lost:
             lost.remove(uri)
             raise TransientError("the store does not answer")
         return read(uri)
 
-    monkeypatch.setattr(record, "_read", read_busy)
+    monkeypatch.setattr(history, "read_record", read_busy)
     with pytest.raises(TransientError):
         record._close(config, night, result("skipped"))
     record._close(config, night, result("skipped"))
