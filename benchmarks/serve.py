@@ -29,8 +29,8 @@ from PIL import Image
 
 from benchmarks import harness
 from conf import schema
+from conf.data_set import EvalTransform
 from conf.schema import Services
-from conf.training import EvalTransform
 from infra.services import stack
 from infra.tracking import registration, registry, runs
 from models.networks import export

@@ -5,20 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from conf.training import (
-    CROP_MODES,
-    INTERPOLATIONS,
-    MISSING,
-    NEWEST,
-    PREPROCESSINGS,
-    Data,
-    Model,
-    Recipe,
-    require,
-    require_choice,
-    require_name,
-    require_reference,
-)
+from conf.data_set import CROP_MODES, INTERPOLATIONS, Data
+from conf.fields import MISSING, NEWEST, require, require_choice, require_name, require_reference
+from conf.training import PREPROCESSINGS, Model, Recipe
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from conf.training import require, require_choice
+from conf.fields import require, require_choice
 
 ENGINES = ("local", "workpool", "slurm", "kubernetes")  # infra/launch/engine.py
 SCHEDULERS = ("slurm", "kubernetes")  # of these, those that choose the machines, and so the address of the first

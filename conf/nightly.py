@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from conf.training import require, require_name
+from conf.fields import require, require_name
 
 RULES = ("better", "not_worse")  # tasks/registry/gate.py
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from conf.data_set import Augment, Data
 from conf.experiments import (
     Architecture,
     Explain,
@@ -24,23 +25,10 @@ from conf.experiments import (
     Search,
     Transfer,
 )
+from conf.fields import LATER, MISSING, NEWEST, require, require_choice, require_name, require_port, require_reference
 from conf.launch import Kubernetes, Launch, Slurm
 from conf.nightly import Alerts, Email, Nightly
-from conf.training import (
-    LATER,
-    MISSING,
-    NEWEST,
-    Augment,
-    Data,
-    Model,
-    Recipe,
-    StopRule,
-    require,
-    require_choice,
-    require_name,
-    require_port,
-    require_reference,
-)
+from conf.training import Model, Recipe, StopRule
 
 __all__ = [
     "Alerts",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "configuration.md"
-SOURCES = ("schema", "launch", "experiments", "nightly", "training")
+SOURCES = ("schema", "launch", "experiments", "nightly", "training", "data_set")
 TOP = "Config"
 HEAD = """\
 # Configuration

@@ -10,8 +10,8 @@ from typing import Any
 from prefect import task
 
 from conf import compose, schema
+from conf.data_set import EvalTransform
 from conf.text import logger
-from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError
 from models.results import EvalResult, result_from, result_name

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from conf import compose, schema
-from conf.training import SQUASH
+from conf.data_set import SQUASH
 from infra import store
 from infra.errors import ConfigError
 from infra.store.json_objects import read_object

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from conf.data_set import EvalTransform
 from conf.schema import Model
-from conf.training import EvalTransform
 from models.data.loading import selection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels

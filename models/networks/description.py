@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 
 # Per channel, of pixels 0..255. Source: official preprocessing.py, MEAN_RGB and STDDEV_RGB.
 MEAN_RGB = (123.675, 116.28, 103.53)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from conf import schema
+from conf.data_set import EvalTransform
 from conf.text import logger
-from conf.training import EvalTransform
 from infra.errors import ArtifactError, ConfigError
 from models.networks import published_inputs
 from models.networks.build import build_model, resolve_architecture

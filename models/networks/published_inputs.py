@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from conf.training import BICUBIC, BILINEAR, CENTER, SQUASH
+from conf.data_set import BICUBIC, BILINEAR, CENTER, SQUASH
 from models.networks.efficientnet.variants import VARIANTS
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from prefect import task
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.errors import ConfigError
 from models.results import PhotographNetwork, PhotographsResult
 from tasks import policy

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from conf import schema
+from conf.data_set import IN_PLACE
 from conf.nightly import FIRST_VAL
 from conf.text import logger
-from conf.training import IN_PLACE
 from infra.errors import ConfigError, NotFoundError, PermanentError
 from infra.launch.job import read_request
 from tasks.registry.verdict import VAL

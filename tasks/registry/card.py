@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf import schema
+from conf.data_set import SQUASH, EvalTransform
 from conf.text import escaped, format_duration
-from conf.training import SQUASH, EvalTransform
 from models.results import TrainResult
 from models.statistics import interval_95, weakest_classes
 from tasks.registry.answers import CONFUSION_SVG, MISTAKES_SVG, SAMPLES_SVG, CardAnswers

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
+from conf.fields import require_name
 from conf.nightly import FIRST_VAL
-from conf.training import require_name
 from infra.errors import ConfigError, NotFoundError
 from infra.launch.job import REQUEST_FILE, read_request
 from models.results import ShardResult, TrainResult, result_from

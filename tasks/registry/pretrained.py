@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import compose, schema
+from conf.data_set import EvalTransform
 from conf.text import logger
-from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, ConfigError, EffnetError
 from models.results import Registered

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
+from conf.data_set import EvalTransform
 from conf.text import logger
-from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, NotFoundError, PermanentError, first_line
 from infra.launch.job import read_request

@@ -66,7 +66,7 @@ def test_the_command_answers_for_help_without_prefect_hydra_and_other_slow_impor
 
 def test_what_a_repeated_reproduction_needs_of_the_models_is_read_without_torch_and_scikit_learn() -> None:
     code = """import sys
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from models.data.loading import selection
 from models.data.sources import builtin
 from models.networks import build, description, packaged

@@ -13,7 +13,7 @@ from made_set import write_set
 from training_rig import Rig, finish, make_rig, sha256_of, with_recipe
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra import store
 from infra.launch import local
 from infra.launch.command import torchrun_argv

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.tracking import client as mlflow_client
 from infra.tracking import registration, registry, runs
 from models.networks import export

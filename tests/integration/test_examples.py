@@ -15,7 +15,7 @@ from checkout import ROOT
 from made_set import image_bytes
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking import registration, registry, runs

@@ -14,8 +14,8 @@ import safetensors.torch
 
 from conf import overrides
 from conf.compose import compose, from_yaml
+from conf.data_set import EvalTransform
 from conf.schema import Job
-from conf.training import EvalTransform
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking import registry

@@ -22,7 +22,7 @@ from made_set import write_set
 from torch import nn
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, ConfigError
 from infra.services.stack import Addresses

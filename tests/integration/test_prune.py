@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from flows.__main__ import main
 from infra import store
 from infra.errors import ConfigError

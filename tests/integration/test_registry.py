@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from flows.__main__ import main
 from infra.errors import ArtifactError, ConfigError, TransientError
 from infra.tracking import cards, package, registration, registry, runs

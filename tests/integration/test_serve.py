@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from flows.__main__ import main
 from infra.tracking import champions, registration, registry, runs
 from infra.tracking import client as mlflow_client

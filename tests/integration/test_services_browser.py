@@ -20,7 +20,7 @@ import owner_calls
 import pytest
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.services import deployments, login, stack
 from infra.services.prefect_api import from_environment
 from infra.tracking import cards, client, registry, runs

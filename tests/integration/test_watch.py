@@ -12,7 +12,7 @@ import torch
 from growing_folder import add, append_pending, shard
 
 from conf import compose, schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from flows.cli import champions as by_hand
 from flows.cli.command import Command
 from infra import store

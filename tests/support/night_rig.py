@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from conf import compose
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.tracking import runs
 from models.data.sources import builtin
 from models.networks import export

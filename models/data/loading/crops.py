@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.data_set import SQUASH, EvalTransform
 from conf.schema import Augment
-from conf.training import SQUASH, EvalTransform
 
 TRIES = 10
 MIN_COVERED = 0.1  # of the whole image, which is the only object: tighter than the minimum area of 0.08

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conf.training import BICUBIC, BILINEAR
+from conf.data_set import BICUBIC, BILINEAR
 from infra.errors import ConfigError, DataError
 from models.data.loading import native
 from models.data.loading.pillow_ops import apply_pillow

@@ -24,8 +24,8 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from conf.data_set import BICUBIC
 from conf.schema import Augment
-from conf.training import BICUBIC
 from infra import store
 from infra.errors import DataError
 from models.data.loading import auto_augment as augmentation

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.loading import crops, decode

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.data_set import IN_PLACE
 from conf.text import list_some
-from conf.training import IN_PLACE
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.shards import frozen_val, new_images, refusals, versions

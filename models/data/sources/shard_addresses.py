@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from braceexpand import braceexpand
 
 from conf import schema
+from conf.data_set import IN_PLACE, REWRITTEN
 from conf.text import logger
-from conf.training import IN_PLACE, REWRITTEN
 from infra import store
 from infra.environment import cache_folder, make_cache
 from infra.errors import ConfigError, NotFoundError

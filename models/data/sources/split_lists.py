@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from conf import schema
+from conf.data_set import FOLD_TOLERANCE
 from conf.text import escaped, list_some, logger
-from conf.training import FOLD_TOLERANCE
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.json_tables import JSON, JSON_LINES

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from conf import schema
+from conf.data_set import IN_PLACE, REWRITTEN
 from conf.text import list_some, logger
-from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
 from models.data.sources.class_file import rank_labels, read_class_names

@@ -13,7 +13,7 @@ from made_set import image_bytes
 from numpy.typing import NDArray
 from PIL import Image
 
-from conf.training import CROP_MODES, INTERPOLATIONS, EvalTransform
+from conf.data_set import CROP_MODES, INTERPOLATIONS, EvalTransform
 from infra.tracking.predictor import COLUMN, Predictor, read_image
 from models.data.loading import crops, decode
 from models.data.shards.images import open_image

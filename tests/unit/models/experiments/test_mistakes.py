@@ -12,7 +12,7 @@ from made_set import write_set
 from PIL import Image
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.errors import ArtifactError
 from models.data.loading import selection
 from models.experiments import mistakes

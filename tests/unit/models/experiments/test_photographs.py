@@ -12,8 +12,8 @@ from checkout import REAL_DATA
 from efficientnet_lite_pytorch import EfficientNet as Theirs
 
 from conf import schema
+from conf.data_set import EvalTransform
 from conf.experiments import PACKAGED
-from conf.training import EvalTransform
 from infra.errors import DataError, NotFoundError
 from models.data.loading import selection
 from models.data.sources import archive, imagenet

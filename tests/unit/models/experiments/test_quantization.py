@@ -15,7 +15,7 @@ from made_set import MadeSet, write_set
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.errors import ArtifactError
 from models.data.loading import selection
 from models.experiments import quantization

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.errors import ArtifactError
 from models.networks import export
 from models.networks.build import build_model

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from models.data.loading import crops, decode
 from models.data.shards import image_header
 from models.data.sources import catalog

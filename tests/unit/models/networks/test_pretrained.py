@@ -27,7 +27,7 @@ from efficientnet_lite_pytorch import EfficientNet as Lukemelas
 from torch import Tensor
 
 from conf import schema
-from conf.training import SQUASH, EvalTransform
+from conf.data_set import SQUASH, EvalTransform
 from infra.errors import ArtifactError, ConfigError, EffnetError
 from models.networks import checkpoint_file, pretrained, published_inputs
 from models.networks.build import build_model, resolve_architecture

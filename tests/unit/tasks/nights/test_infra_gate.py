@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from conf import compose
+from conf.data_set import EvalTransform
 from conf.schema import Nightly
-from conf.training import EvalTransform
 from infra.errors import HungError, TransientError
 from models.networks import export
 from models.networks import trial as trial_module

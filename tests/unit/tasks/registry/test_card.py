@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conf import schema
-from conf.training import EvalTransform
+from conf.data_set import EvalTransform
 from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
 from models.experiments.mistakes import Confusion

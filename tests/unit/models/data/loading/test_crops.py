@@ -7,8 +7,8 @@ import made_published
 import numpy as np
 import pytest
 
+from conf.data_set import SQUASH, EvalTransform
 from conf.schema import Augment
-from conf.training import SQUASH, EvalTransform
 from models.data.loading.crops import DRAWS, eval_boxes, train_boxes
 from models.data.loading.randomness import uniforms
 

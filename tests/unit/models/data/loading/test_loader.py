@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from made_set import MadeSet, write_set
 from PIL import Image
 
+from conf.data_set import EvalTransform
 from conf.schema import Augment
-from conf.training import EvalTransform
 from infra import store
 from infra.errors import DataError
 from models.data.loading import crops, decode, loader

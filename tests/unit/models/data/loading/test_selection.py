@@ -11,8 +11,8 @@ import pytest
 from made_set import MadeSet, write_set
 from PIL import Image
 
+from conf.data_set import INTERPOLATIONS, SQUASH, EvalTransform
 from conf.schema import Augment
-from conf.training import INTERPOLATIONS, SQUASH, EvalTransform
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.loading import selection
