@@ -104,7 +104,7 @@ def test_an_outage_costs_time_and_nothing_else(
     assert proxy.faults > 0 or mode == "refuse"
     assert stats.cache_misses == len(SHARDS)  # no shard was started over: broken ranges go on where they broke
     assert size_of(made) <= stats.bytes_fetched <= size_of(made) + made.manifest.shards[0].bytes
-    assert took_s < OUTAGE_S + 4  # back at work soon after
+    assert took_s < OUTAGE_S + 10  # back at work soon after
     if mode not in ("cut", "short"):  # these let something through
         assert took_s > OUTAGE_S - 0.5
         assert stats.wait_s > 0.5 * OUTAGE_S  # and it is told where the time went

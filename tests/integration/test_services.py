@@ -70,7 +70,7 @@ def ours(run_dir: Path) -> list[bytes]:
 def test_addresses_are_known_at_once_and_stay_the_same(tmp_path: Path) -> None:
     before = time.monotonic()
     first = stack.prepare(tmp_path, EMBEDDED)
-    assert time.monotonic() - before < 0.3
+    assert time.monotonic() - before < 5, "nothing is started"
     assert first.prefect.endswith("/api")
     assert stack.prepare(tmp_path, EMBEDDED) == first
     assert stack.status(tmp_path, EMBEDDED) == dict.fromkeys(stack.NAMES, "not running")
@@ -197,7 +197,7 @@ def test_a_service_that_dies_at_its_start_shows_the_end_of_its_log(
 def test_a_second_up_finds_everything_quickly(services: stack.Addresses, services_dir: Path) -> None:
     before = time.monotonic()
     again = stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("s3", "prefect", "mlflow"))
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 10
     assert (again.names, again.addresses) == ((), services)
 
 

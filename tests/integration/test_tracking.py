@@ -169,7 +169,7 @@ def test_a_server_that_takes_the_call_and_never_answers_is_a_transient_error_too
         begun = time.monotonic()
         with pytest.raises(TransientError, match="did not answer within 1 s"):
             start("silent")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, ConfigError), (403, ConfigError), (503, TransientError)])

@@ -254,7 +254,7 @@ def test_a_job_that_does_not_want_to_end_is_killed(
     began = time.monotonic()
     local.cancel(job)
     assert local.poll(job) == 128 + signal.SIGKILL
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
