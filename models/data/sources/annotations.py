@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 
 from models.data.sources.archive import Files
-from models.data.sources.tables import MAX_BYTES, decode, index_images
+from models.data.sources.image_names import index_images
+from models.data.sources.tables import MAX_BYTES, decode
 
 _BEGINNING = 2**16  # bytes of a file that are searched
 _YOLO = re.compile(r"(?:\d+(?: +-?[\d.]+(?:e-?\d+)?){4,}\s*)+", re.IGNORECASE)

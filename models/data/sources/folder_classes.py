@@ -13,6 +13,7 @@ from models.data.sources import csv_labels, layouts, listing, nested, splits, ta
 from models.data.sources.annotations import describe_annotations
 from models.data.sources.class_remarks import find_measurement
 from models.data.sources.image_format import UNKNOWN
+from models.data.sources.image_names import names_one
 from models.data.sources.levels import label_by_level
 from models.data.sources.listing import TRAIN
 from models.data.sources.name_labels import describe_command, read_known_names, read_names
@@ -179,7 +180,7 @@ def _describe_above(root: str, images: Collection[str]) -> str:
     for path in sorted(above.glob("*.csv"))[:_FEW_TABLES]:
         if path.is_file() and path.stat().st_size <= _SEARCHED_BYTES:
             text = tables.decode(path.read_bytes())
-            if tables.names_one(text, sorted(images)):
+            if names_one(text, sorted(images)):
                 return f" ({path} names some of them: data.path={above} reads tables there)"
     return ""
 

@@ -17,6 +17,7 @@ from conf.data_set import FOLD_TOLERANCE
 from conf.text import escaped, list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
+from models.data.sources.image_names import index_images, match_name
 from models.data.sources.json_tables import JSON, JSON_LINES
 from models.data.sources.matlab import MATLAB
 from models.data.sources.splits import SPLIT_WORDS, WHOLE_TREE, codes_of, is_evaluation, rest_of, split_among, split_of
@@ -27,9 +28,7 @@ from models.data.sources.tables import (
     Table,
     cell_of,
     decode,
-    index_images,
     is_of_predictions,
-    match_name,
     read_tables,
 )
 

@@ -10,15 +10,14 @@ import csv
 import io
 import json
 import re
-import unicodedata
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 
 from conf.text import logger
 from models.data.sources.archive import Files
+from models.data.sources.image_names import Index, fold_name, index_images, index_split, list_below, match_name
 from models.data.sources.json_tables import JSON, JSON_LINES, read_json, read_json_lines
 from models.data.sources.matlab import MATLAB, read_matlab
 from models.data.sources.splits import split_of, words_of
@@ -32,10 +31,7 @@ _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PREDICTIONS = ("submission", "submissions", "prediction", "predictions")  # ends of words in names of tables
 _PREDICTED = ("pred", "preds", "predict", "predicted")  # words in names of tables that a model wrote
-_SEARCHED = 20  # images whose names are looked for in a text
 _QUOTES = " \t'\""
-_ZEROS = re.compile(r"(?<![^/])0+(?=\d+(?:\.\w{1,5})?$)")
-_SUFFIX = re.compile(r"\w{1,5}")
 
 
 @dataclass(frozen=True)
@@ -85,18 +81,6 @@ class Table:
         return cell_of(self.header, number) or f"number {number + 1}"
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Images by the ends of their paths, as ``index_images`` returns them."""
-
-    images: Mapping[str, str | None]
-
-    @cached_property
-    def folded(self) -> Mapping[str, str | None]:
-        """The images by the folded ends, which are made for the tables that name none by its very spelling."""
-        return _fold(self.images)
-
-
 def read_tables(files: Files, images: Sequence[str], suffixes: tuple[str, ...] = TABLES) -> Iterator[tuple[Table, int]]:
     """Yields each table that names images, without those of predictions, and the number of the column that does."""
     return _read_tables(files, images, lambda name: name.lower().endswith(suffixes) and not is_of_predictions(name))
@@ -113,14 +97,14 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
 
     # Many tables, as a text for each image, share a folder and the split that they are named after.
     @lru_cache(maxsize=8)
-    def indexes(folder: str, kind: str | None) -> list[_Index]:
-        below = _below(in_order, folder)
-        few = [_Index(index_images(below))] if 0 < len(below) < len(images) else []
+    def indexes(folder: str, kind: str | None) -> list[Index]:
+        below = list_below(in_order, folder)
+        few = [Index(index_images(below))] if 0 < len(below) < len(images) else []
         return [*few, of_split(kind)]
 
     @cache
-    def of_split(kind: str | None) -> _Index:
-        return _Index(_index_split(index, images, kind))
+    def of_split(kind: str | None) -> Index:
+        return Index(index_split(index, images, kind))
 
     matlab_files = Counter(name.rpartition("/")[0] for name in files.names if name.lower().endswith(MATLAB))
     for row, path in enumerate(files.names):
@@ -138,7 +122,7 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
         for known in indexes(folder, kind):
             # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
             table = _try_forms(path, data, known.images, str)
-            table = table or _try_forms(path, data, known.folded, _fold_name)
+            table = table or _try_forms(path, data, known.folded, fold_name)
             # The images of its folder count, unless they are few of those that it names.
             if table is not None and (chosen is None or 2 * len(chosen[0].rows) < len(table[0].rows)):
                 chosen = table
@@ -208,12 +192,6 @@ def has_one_for_each(text: str, count: int) -> bool:
         return False
     inside = content.values() if isinstance(content, dict) else ()
     return any(isinstance(one, list | dict) and len(one) == count for one in (content, *inside))
-
-
-def names_one(text: str, images: Sequence[str]) -> bool:
-    """Whether a text has the name of one of the first images, without suffix if that is long enough to be unique."""
-    names = [image.rpartition("/")[2] for image in images[:_SEARCHED]]
-    return any(name in text or (len(stem := name.rpartition(".")[0]) > 4 and stem in text) for name in names)
 
 
 def _try_forms(
@@ -331,68 +309,3 @@ def _find_header(rows: Sequence[list[str]], first: int, named: Sequence[list[str
 def cell_of(row: Sequence[str], number: int) -> str:
     """Returns the text in a column without quotes; empty in a row that is too short."""
     return row[number].strip(_QUOTES) if number < len(row) else ""
-
-
-def index_images(images: Iterable[str]) -> dict[str, str | None]:
-    """Maps the ends of paths, with and without suffix, to the image; None where several images have that end."""
-    index: dict[str, str | None] = {}
-    for image in images:
-        parts = image.split("/")
-        for start in range(len(parts)):
-            end = "/".join(parts[start:])
-            for text in {end, end.rpartition(".")[0] or end}:
-                index[text] = None if text in index and index[text] != image else image
-    return index
-
-
-def _fold(index: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Returns the index by ``_fold_name``; None where several images have an end."""
-    folded: dict[str, str | None] = {}
-    for end, image in index.items():
-        key = _fold_name(end)
-        folded[key] = None if key in folded and folded[key] != image else image
-    return folded
-
-
-def _fold_name(text: str) -> str:
-    """Returns a name without distinction of case, of the Unicode forms of a character, and of leading zeros.
-
-    Zeros before a number are lost where a table was read as numbers, as by pandas.
-    """
-    return _ZEROS.sub("", unicodedata.normalize("NFC", text).casefold())
-
-
-def _below(in_order: Sequence[str], folder: str) -> Sequence[str]:
-    """Returns those of sorted paths that are below a folder; none for the top."""
-    after = chr(ord("/") + 1)
-    return in_order[bisect_left(in_order, f"{folder}/") : bisect_left(in_order, folder + after)] if folder else ()
-
-
-def _index_split(index: Mapping[str, str | None], images: Sequence[str], kind: str | None) -> Mapping[str, str | None]:
-    """Returns the index by which a table is read that, or a folder above it, is named after a kind of split.
-
-    Images of other splits need their folder in the name, and names of several images mean that of this split.
-    """
-    if kind is None:
-        return index
-    kinds = {image: {split_of(part) for part in image.split("/")[:-1]} - {None} for image in images}
-    possible = [image for image in images if not kinds[image] or kind in kinds[image]]
-    known = index
-    if len(possible) < len(images):
-        with_folder = {end: image for end, image in index.items() if image is None or "/" in end}
-        known = with_folder | index_images(possible)
-    mine = index_images(image for image in possible if kinds[image]) if None in known.values() else {}
-    return {end: mine.get(end) if image is None else image for end, image in known.items()}
-
-
-def match_name(text: str, index: Mapping[str, str | None]) -> str | None:
-    """Returns the image that a text names, by the longest end of it that is the end of one image's path."""
-    path = text.replace("\\", "/")
-    while True:
-        stem, _, suffix = path.rpartition(".")
-        for end in (path, stem) if _SUFFIX.fullmatch(suffix) else (path,):  # else a row: 1.jpg;cat;0
-            if end in index:
-                return index[end]
-        if "/" not in path:
-            return None
-        path = path.partition("/")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models.data.sources.archive import Files
+from models.data.sources.image_names import index_images, names_one
 from models.data.sources.json_tables import JSON_LINES
 from models.data.sources.matlab import MATLAB
 from models.data.sources.splits import split_of
@@ -14,10 +15,8 @@ from models.data.sources.tables import (
     TABLES,
     decode,
     has_one_for_each,
-    index_images,
     is_of_predictions,
     may_label,
-    names_one,
     read_tables,
 )
 
