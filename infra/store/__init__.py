@@ -37,11 +37,15 @@ _STREAM_BYTES = 2**18  # small enough to be in the CPU cache when it is written,
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """An object in a listing: its URI, size in bytes, and when it was last written, in unix seconds."""
+    """An object in a listing: its URI, size in bytes, and when it was last written, in unix seconds.
+
+    ``etag`` is the object store's mark of the content; empty for files, and where a single object was looked up.
+    """
 
     uri: str
     size: int
     modified: float
+    etag: str = ""
 
 
 def read(uri: str) -> bytes:
@@ -188,7 +192,8 @@ def list_entries(prefix: str, at_most: int | None = None) -> list[Entry]:
         )
         items = [item for page in pages for item in page.get("Contents", [])]
     return sorted(
-        Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp()) for item in items
+        Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp(), item.get("ETag", ""))
+        for item in items
     )
 
 

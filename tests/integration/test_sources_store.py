@@ -15,6 +15,7 @@ from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError
 from infra.store import client as s3
+from models.data.shards import contents, layout
 from models.data.sources import archive, container
 from models.data.sources.catalog import open_source
 from models.data.sources.index import load, save
@@ -173,3 +174,35 @@ def test_an_image_that_left_the_store_is_named(object_store: str, tmp_path: Path
 def test_an_empty_place_in_the_store_is_said(source: str, object_store: str) -> None:
     with pytest.raises(ConfigError, match=r"s3://.*/nothing/here"):
         open_source(data_settings(store.join(object_store, "nothing/here"), source))
+
+
+def test_of_a_folder_in_the_store_only_new_and_changed_objects_are_read(
+    object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, storage = store.join(object_store, "growing"), store.join(object_store, "storage")
+    store.ensure_root(root)
+    for number in range(30):
+        store.write(f"{root}/{('ant', 'bee')[number % 2]}/{number}.jpg", photo(number))
+    monkeypatch.setattr(contents, "RECENT_S", 0.0)
+    reads: list[str] = []
+    real = store.read_range
+
+    def counted(uri: str, start: int, length: int) -> bytes:
+        reads.append(uri)
+        return real(uri, start, length)
+
+    monkeypatch.setattr(store, "read_range", counted)
+
+    def plan() -> set[str]:
+        reads.clear()
+        layout.plan(Data(name="growing", source="folder", path=root), storage)
+        return {uri.removeprefix(f"{root}/") for uri in reads}
+
+    assert len(plan()) == 30
+    assert plan() == set()
+    store.write(f"{root}/bee/31.jpg", photo(31))
+    image = bytearray(store.read(f"{root}/ant/0.jpg"))
+    image[-1] ^= 1
+    store.write(f"{root}/ant/0.jpg", bytes(image))
+    assert plan() == {"bee/31.jpg", "ant/0.jpg"}
+    assert plan() == set()

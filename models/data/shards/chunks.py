@@ -20,7 +20,7 @@ from models.data.shards.images import convert_to_png
 from models.data.shards.layout import ShardLayout
 from models.data.shards.manifest import ImageNote
 from models.data.shards.tar_header import BLOCK, header
-from models.data.sources.listing import MAX_IMAGE_BYTES, Source
+from models.data.sources.listing import MAX_IMAGE_BYTES, Source, content_digest
 from models.data.sources.reader import Reader
 
 PIECE_IMAGES, PIECE_BYTES = 16, 2**20  # small, so that hashing and sending hit the CPU cache
@@ -69,6 +69,7 @@ def cut(layout: ShardLayout, split: str, indices: list[int], buffer: bytearray) 
     """Reads and validates some images of one split.
 
     Raises:
+        ChangedError: An image has changed since its split was chosen.
         DataError: Bytes of the source are missing, as opposed to a damaged image.
         TransientError: The object store of the source does not respond.
     """
@@ -87,6 +88,10 @@ def cut(layout: ShardLayout, split: str, indices: list[int], buffer: bytearray) 
     return chunk
 
 
+class ChangedError(DataError):
+    """An image has another content than the digest on which its split depends."""
+
+
 class _UnusableError(Exception):
     """An image to exclude from the shards; the message gives the reason."""
 
@@ -95,6 +100,12 @@ def _append(layout: ShardLayout, chunk: ShardChunk, index: int) -> ImageInfo:
     """Appends one sample to a chunk."""
     source, start = layout.source, chunk.size + _HEAD_BYTES
     size = _read(source, chunk, index, start)
+    if source.content is not None:
+        with memoryview(chunk.buffer)[start : start + size] as image:
+            if content_digest(image) != source.content[index]:
+                raise ChangedError(
+                    f"{printable(source.names[index])} has changed since its split was chosen; repeat the command"
+                )
     try:
         info, size, height = _inspect(layout, chunk, index, start, size)
     except DataError as error:

@@ -18,7 +18,7 @@ from conf.data_set import IN_PLACE
 from conf.text import list_some
 from infra import store
 from infra.errors import ConfigError, DataError
-from models.data.shards import frozen_val, new_images, refusals, versions
+from models.data.shards import contents, frozen_val, new_images, refusals, versions
 from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.refusals import RefusedVersion
@@ -90,8 +90,8 @@ class ShardLayout:
 def plan(data: schema.Data, storage: str) -> ShardLayout:
     """Opens the source and lays out its shards: split, seeded global shuffle, shards of equal length.
 
-    Every image of a set that grows is read, since its split depends on its content; of tars in place,
-    if one was written since the last time.
+    The splits of a set that grows depend on the content of its images, so those that no earlier command has read are
+    read (``contents.py``); of the tars of others, all if one was written since the last command.
 
     Args:
         data: Source, split fractions, shard size, seed.
@@ -103,17 +103,26 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
         DataError: A split would be empty, images of the frozen val are gone, or many images are in several classes.
     """
     folder = store.join(storage, "data", data.name)
-    source = index.open_kept(data, folder, _open_source) if data.shards == IN_PLACE else _open_source(data)
+    source = _open_source(data, folder)
     if not data.append:
         return _build_layout(data, source, folder)
     return _plan_append(data, source, _require_content(data, source), folder)
 
 
-def _open_source(data: schema.Data) -> Source:
+def _open_source(data: schema.Data, folder: str) -> Source:
+    if data.source == "webdataset":
+        return index.open_kept(data, folder, _open_tars)
     source = catalog.open_source(data)
     if not catalog.find(data.source).grows:
         return source
-    source = listing.with_content(source)
+    return _with_duplicates(data, contents.add_contents(source, folder))
+
+
+def _open_tars(data: schema.Data) -> Source:
+    return _with_duplicates(data, listing.with_content(catalog.open_source(data)))
+
+
+def _with_duplicates(data: schema.Data, source: Source) -> Source:
     return source if source.content is None else find_duplicates(data, source, source.content)
 
 
@@ -146,7 +155,8 @@ def plan_anew(data: schema.Data, storage: str) -> ShardLayout:
         ConfigError: As ``plan``.
         DataError: As ``plan``.
     """
-    folder, source = store.join(storage, "data", data.name), _open_source(data)
+    folder = store.join(storage, "data", data.name)
+    source = _open_source(data, folder)
     content = _require_content(data, source)
     val = frozen_val.load(folder, data.frozen_val) if data.frozen_val is not None else None
     return _plan_first(data, source, content, folder, refusals.load(folder), val)

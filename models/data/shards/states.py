@@ -1,8 +1,8 @@
 """What the files of a set that grows looked like when it was sharded, so that a plan knows its shards without them.
 
 ``STORAGE/data/NAME/states/SETTINGS-STATE.json`` names the manifest that was made under these settings, of files in this
-place with these names, sizes and times. It serves estimates alone: sharding itself reads every image, whose split
-depends on its content.
+place with these names, sizes and times. It serves estimates alone: sharding itself needs the content of every image, on
+which its split depends (``contents.py``).
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from conf.schema import Data
 from conf.text import count
 from infra import machine, store
 from infra.errors import DataError
-from models.data.shards import in_place, refusals, versions
+from models.data.shards import contents, in_place, refusals, versions
 from models.data.shards import manifest as manifests
-from models.data.shards.chunks import PIECE_BYTES, ShardChunk, cut, cuts
+from models.data.shards.chunks import PIECE_BYTES, ChangedError, ShardChunk, cut, cuts
 from models.data.shards.layout import PLANS as PLANS
 from models.data.shards.layout import ShardLayout as ShardLayout
 from models.data.shards.layout import by_tar
@@ -54,6 +54,9 @@ def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
     running = [writers.submit(_write_missing, layout, shards) for shards in by_tar(layout, numbers)]
     try:
         return sum(future.result() for future in running)
+    except ChangedError:
+        contents.forget(layout.root.rpartition("/")[0])
+        raise
     finally:  # a retry must not run while a shard is still being written
         wait([future for future in running if not future.cancel()])
 

@@ -142,10 +142,10 @@ def load(data: schema.Data, uri: str) -> Source:
 
 
 def open_kept(data: schema.Data, folder: str, open_source: Callable[[schema.Data], Source]) -> Source:
-    """Opens tars that stay where they are, by the index of an earlier command if none was written since: none is read.
+    """Opens tars of others, by the index of an earlier command if none was written since: none is read.
 
     Args:
-        data: Data settings, with ``data.shards=in_place``.
+        data: Data settings, with ``data.source=webdataset``.
         folder: ``STORAGE/data/NAME``; an index in its folder ``tars`` replaces the one before.
         open_source: Function that reads the tars.
 
@@ -184,7 +184,8 @@ def digest_tars(data: schema.Data) -> str:
     with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
         tars = list(pool.map(describe, shards.parts))
     names = "" if data.class_file is None else read_small(data.class_file, "data.class_file")
-    stated = [FORMAT, tars, list(shards.parts.values()), data.label_field, names, data.allow_partial, *shards.others]
+    settings = (data.label_field, names, data.allow_partial, data.shards, data.convert)
+    stated = [FORMAT, tars, list(shards.parts.values()), *settings, *shards.others]
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 

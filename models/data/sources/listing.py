@@ -174,13 +174,17 @@ class Listing:
         )
 
 
-def content_digest(data: bytes) -> int:
+def content_digest(data: bytes | memoryview) -> int:
     """The digest of an encoded image, of 64 bits."""
     return int.from_bytes(blake3(data).digest(8), "little")
 
 
-def with_content(source: Source) -> Source:
-    """Adds the digests of the images to a source, and to its digest; reads every image once.
+def with_content(source: Source, known: Mapping[int, int] | None = None) -> Source:
+    """Adds the digests of the images to a source, and to its digest; reads once every image whose digest is not known.
+
+    Args:
+        source: The source.
+        known: Digests by image.
 
     Raises:
         DataError: The bytes of an image are missing.
@@ -193,8 +197,11 @@ def with_content(source: Source) -> Source:
         data = bytes(source.names[index]) if too_large else source.read(index)
         return content_digest(data)
 
+    digests = dict(known or {})
+    unknown = [index for index in range(len(source.labels)) if index not in digests]
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        content = np.fromiter(pool.map(digest, range(len(source.labels))), "<u8", len(source.labels))
+        digests.update(zip(unknown, pool.map(digest, unknown), strict=True))
+    content = np.fromiter((digests[index] for index in range(len(source.labels))), "<u8", len(source.labels))
     whole = hashlib.sha256(source.digest.encode() + content.tobytes()).hexdigest()
     return replace(source, content=content, digest=whole)
 

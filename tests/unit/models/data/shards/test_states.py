@@ -73,8 +73,8 @@ def test_what_is_written_while_the_images_are_read_is_not_taken_for_sharded(
 ) -> None:
     read = listing.with_content
 
-    def add_meanwhile(source: listing.Source) -> listing.Source:
-        whole = read(source)
+    def add_meanwhile(source: listing.Source, known: dict[int, int]) -> listing.Source:
+        whole = read(source, known)
         add(tmp_path / "images", 60, 61)
         return whole
 
