@@ -134,6 +134,8 @@ def _describe_inside(
     trains = [] if classes.labels else [top for top, part in parts.items() if part == TRAIN]
     folders = [path for top in trains for path in folders_below(tree, top).values()]
     inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
+    if data.group_level is not None and nested.are_at_level(inside, data.group_level):
+        inside = {}  # the groups of each class, as its patients
     shared = nested.describe_shared(inside)
     if data.train_folders:
         return shared or nested.describe_nested(inside)

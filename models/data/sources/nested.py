@@ -122,6 +122,17 @@ def _refuse_deep(top: str, prefix: str, folders: Collection[str], paths: Paths, 
     )
 
 
+def are_at_level(inside: Mapping[str, Paths], level: int) -> bool:
+    """Whether the folders in the classes are at a level, at which 1 is that of the classes.
+
+    Args:
+        inside: Paths below each class, as ``group_by_class`` returns them.
+        level: ``data.group_level``.
+    """
+    branches = (_branches(paths) for paths in inside.values())
+    return {2 + prefix.count("/") for prefix, folders in branches if folders} == {level}
+
+
 def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     """Returns a remark if every class, but for a few, has the same folders, which may be the classes, or splits.
 
@@ -136,14 +147,15 @@ def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
         return ()
     top = min((folder for folder, (_, folders) in below.items() if folders), default=min(below))
     prefix = below[top][0]
-    one = f"{top}{prefix}".rstrip("/")
+    one, level = f"{top}{prefix}".rstrip("/"), 2 + prefix.count("/")
     return (
         f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
-        f"if they are the classes, data.class_level={2 + prefix.count('/')} takes them, with data.group_level=1 if all "
-        "images of a folder above them, as of a patient, are to be in one split, or data.train_folders and "
-        "data.val_folders name the folders above them, and "
-        f"data.train_folders=[{one}] takes those of one alone, as of several versions of a set; if they are splits, "
-        f"move them above the classes; data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
+        f"if they are the classes, data.class_level={level} takes them, with data.group_level=1 if all images of a "
+        "folder above them, as of a patient, are to be in one split, or data.train_folders and data.val_folders name "
+        f"the folders above them, and data.train_folders=[{one}] takes those of one alone, as of several versions of a "
+        f"set; if they are groups, as the patients of every class, data.group_level={level} keeps each in one split; "
+        "if they are splits, move them above the classes; "
+        f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
     )
 
 

@@ -32,7 +32,7 @@ from models.data.sources.archive import ARCHIVES
 from models.data.sources.container import join_parts, locate, locate_uri
 from models.data.sources.download import Download, exists, fetch
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
-from models.data.sources.splits import split_of
+from models.data.sources.splits import is_evaluation, split_of
 
 log = logger()
 _DOWNLOADS_AT_ONCE = 4
@@ -181,6 +181,10 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
         for one in _expand_braces(pattern, key):
             if one.startswith(_WEB) and (urlsplit(one).query or not urlsplit(one).path.lower().endswith(ARCHIVES)):
                 raise ConfigError(f"{one} is no address of a shard, which ends with one of {', '.join(ARCHIVES)}")
+            if one.startswith(_WEB) and re.search(r"[*\[]", urlsplit(one).path):
+                raise ConfigError(
+                    f"{one}: wildcards need a list of files, which https:// lacks; a range is written {{000..123}}"
+                )
             shards += [one] if one.startswith(_WEB) else _match(_absolute(one), others)
     if not shards:
         seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
@@ -246,6 +250,10 @@ def _scheme(address: str) -> str:
 
 def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
     kinds = {name: _split_word(name) for name in names}
+    vals = [name for name, kind in kinds.items() if kind == "val"]
+    tests = [name for name in vals if is_evaluation(name)]
+    if "test" not in kinds.values() and 0 < len(tests) < len(vals):
+        kinds |= dict.fromkeys(tests, "test")  # evaluation beside validation, as for folders
     present = set(kinds.values()) - {None}
     if "train" not in present or len(present) == 1:
         if len(present) > 1:

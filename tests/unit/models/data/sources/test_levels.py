@@ -53,6 +53,17 @@ def test_no_patient_is_in_two_splits_and_more_patients_move_none(tmp_path: Path)
     assert [patients_of(more, part) - {"9000", "9001"} for part in range(3)] == parts
 
 
+def test_patients_in_the_folders_of_classes_are_groups_where_the_level_says_so(tmp_path: Path) -> None:
+    """As ``CLASS/PATIENT/IMAGE``, where every class has the same patients."""
+    files = tree({f"{label}/{8000 + patient}": 2 for patient in range(12) for label in "ab"})
+    with pytest.raises(ConfigError, match=r"every class has the same folders 8000, 8001, .*data\.group_level=2 "):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, {}, group_level=2, val_share=0.3, minival_share=0.3)
+    parts = [{name.decode().split("/")[1] for name in source.names[source.split == part].tolist()} for part in range(3)]
+    assert (source.classes, sum(map(len, parts)), len(set().union(*parts))) == (("a", "b"), 12, 12)
+    assert [line.partition(",")[0] for line in source.class_differences] == ["12 groups of images"]
+
+
 def test_a_split_without_a_group_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none of 2 groups \(folders at data.group_level=1\) is in minival and val;"):
         open_tree(tmp_path, tree({"a/x": 4, "a/y": 4, "b/x": 4, "b/y": 4}), class_level=2, group_level=1, seed=2)

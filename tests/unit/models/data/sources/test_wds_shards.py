@@ -328,6 +328,14 @@ def test_splits_are_recognized_by_the_names_of_the_shards(tmp_path: Path) -> Non
         open_shards(tmp_path / "set")
 
 
+def test_shards_of_an_evaluation_beside_a_validation_are_test_as_folders_are(tmp_path: Path) -> None:
+    for first, name in enumerate(("training", "validation", "evaluation")):
+        write_shards(tmp_path / f"{name}-%d.tar", numbered(4, first=50 * first))
+    source = open_shards(tmp_path)
+    parts = {bytes(name).split(b"-")[0]: part for name, part in zip(source.names, source.split.tolist(), strict=True)}
+    assert parts == {b"training": TRAIN, b"validation": MINIVAL, b"evaluation": VAL}
+
+
 def test_the_shards_of_val_can_be_given(tmp_path: Path) -> None:
     write_shards(tmp_path / "a" / "%d.tar", numbered(4))
     write_shards(tmp_path / "b" / "%d.tar", numbered(2, first=50))
@@ -346,6 +354,7 @@ def test_the_shards_of_val_can_be_given(tmp_path: Path) -> None:
         ("/data/a-{000..9999999}.tar", "names 10,000,000 shards"),
         ("ftp://host/a.tar", "neither a local path nor"),
         ("https://host/a.tar?key=1", "no address of a shard"),
+        ("https://host/a-*.tar", r"wildcards need a list of files, which https:// lacks; a range is written \{000"),
         ("/no/such/*.tar", "names no shards"),
     ],
 )
