@@ -86,7 +86,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     _add_images(data, tree, parts, entries, unused, classes)
     inside = _describe_inside(data, tree, parts, pictures, classes, entries)
     stated: tuple[str, ...] = ()
-    if set(entries.split) <= {TRAIN} and not data.train_folders:  # held-out folders may have no labels
+    if set(entries.split) <= {TRAIN} and data.train_folders != [splits.WHOLE_TREE]:  # held-out folders may lack labels
         stated, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
@@ -171,7 +171,7 @@ def _divide_by_lists(
     said = ""
     if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"}):
         images = [tree.top + name for name in entries.names]
-        listed, said = read_split_lists(tree.files, images, data)
+        listed, said = _read_lists(tree, images, data)
         kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
         by_kind = splits.number_kinds(set(kinds.values()))
     if not by_kind:
@@ -182,6 +182,19 @@ def _divide_by_lists(
     entries.keep([row for row, name in enumerate(entries.names) if name in kinds])
     entries.split = [by_kind[kinds[name]] for name in entries.names]
     return (said,) if said else (), by_kind
+
+
+def _read_lists(tree: Tree, images: Sequence[str], data: schema.Data) -> tuple[dict[str, str], str]:
+    """Returns the split of each image by the lists in a tree, and a line about them, as ``read_split_lists``.
+
+    Where settings name the folders of train, lists that would be refused are not read, which the line says.
+    """
+    try:
+        return read_split_lists(tree.files, images, data)
+    except ConfigError as error:
+        if not data.train_folders:
+            raise
+        return {}, f"splits are drawn, not those of lists: {error}"
 
 
 def _add_images(

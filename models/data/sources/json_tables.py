@@ -8,6 +8,7 @@ Sources of the layouts: cocodataset.org/#format-data, which iNaturalist's ``trai
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ JSON = ".json"
 JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # the last of SageMaker
 CATEGORY = "category"  # header of the column with the categories of COCO's annotations
 _SPLIT = "split"
+_FILE = re.compile(r"\.\w{2,4}$")  # the end of the name of one
 _NAME = "name"  # header of the keys of an object with an object for each image
 
 
@@ -51,6 +53,11 @@ def read_json(text: str) -> list[list[str]]:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return []
+    return _read_value(content)
+
+
+def _read_value(content: Any) -> list[list[str]]:
+    """Returns the rows of a list or an object in JSON, below their keys; none for what is of no known form."""
     if isinstance(content, list):
         return _read_records(content)
     if not isinstance(content, dict):
@@ -60,16 +67,53 @@ def read_json(text: str) -> list[list[str]]:
     labels = content.get("labels")
     if isinstance(labels, list) and labels and all(isinstance(one, list) for one in labels):  # of StyleGAN
         return [["file_name", CATEGORY], *_read_records(content["labels"])[1:]]
-    if content.keys() and {str(key).lower() for key in content} <= SPLIT_WORDS.keys():
-        divided = [(str(key), _read_records(rows)) for key, rows in content.items() if isinstance(rows, list)]
-        header = next((rows[0] for _, rows in divided if rows), [])
-        return [[*header, _SPLIT], *([*row, key] for key, rows in divided for row in rows[1:])] if header else []
+    if divided := _find_splits(content):
+        parts = [(key, _read_value(rows)) for key, rows in divided.items()]
+        header = next((rows[0] for _, rows in parts if len(rows) > 1), [])
+        return [[*header, _SPLIT], *([*row, key] for key, rows in parts for row in rows[1:])] if header else []
+    if content and all(isinstance(one, dict) and one and _find_splits(one) == one for one in content.values()):
+        classes = [(label, row) for label, parts in content.items() for row in _read_value(parts)[1:]]
+        return [["", "", _SPLIT], *([row[0], label, row[-1]] for label, row in classes)]
     if content and all(isinstance(one, dict) for one in content.values()):  # what is known of each image, by its name
         return _read_records([{_NAME: key, **one} for key, one in content.items()])
     if all(isinstance(names, list) for names in content.values()):  # the images of each class
         named = [(name, key) for key, names in content.items() for name in names if isinstance(name, str)]
         return [["", ""], *map(list, named)] if len(content) > 1 else []
     return [["", ""], *([key, text] for key, value in content.items() if (text := _as_text(value)))]
+
+
+def _find_splits(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what JSON has of each split, by the name of the split; empty if it is not divided into splits.
+
+    Facts about the set may be beside them, and they may be one of these: ``{"name": "x", "splits": {"train": [...]}}``.
+    Where other keys have names of files, all keys are classes: ``train`` beside ``bus`` is one.
+    """
+    divided = {
+        key: rows for key, rows in content.items() if key.lower() in SPLIT_WORDS and isinstance(rows, list | dict)
+    }
+    others = [value for key, value in content.items() if key not in divided]
+    if not others:
+        return divided
+    if len(divided) > 1:
+        return {} if any(map(_has_files, others)) else divided
+    objects = [value for value in others if isinstance(value, dict)]
+    is_beside = len(objects) == 1 and not divided and not any(map(_has_files, others))
+    return objects[0] if is_beside and len(objects[0]) > 1 and _find_splits(objects[0]) == objects[0] else {}
+
+
+def _has_files(value: Any) -> bool:
+    """Whether a value is a list with the name of a file."""
+    return isinstance(value, list) and any(isinstance(one, str) and _FILE.search(one) for one in value)
+
+
+def read_json_names(text: str) -> list[str]:
+    """Returns the texts of a list in JSON, as of names of images; empty for what is no such list."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    is_list = isinstance(content, list) and all(isinstance(one, str) for one in content)
+    return content if is_list else []
 
 
 def _read_records(records: Sequence[Any]) -> list[list[str]]:

@@ -18,19 +18,19 @@ from conf.text import escaped, list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.image_names import index_images, match_name
-from models.data.sources.json_tables import JSON, JSON_LINES
+from models.data.sources.json_tables import JSON, JSON_LINES, read_json_names
 from models.data.sources.matlab import MATLAB
-from models.data.sources.splits import SPLIT_WORDS, WHOLE_TREE, codes_of, is_evaluation, rest_of, split_among, split_of
-from models.data.sources.tables import (
-    MAX_BYTES,
-    SUFFIXES,
-    TABLES,
-    Table,
-    cell_of,
-    decode,
-    is_of_predictions,
-    read_tables,
+from models.data.sources.splits import (
+    SPLIT_WORDS,
+    WHOLE_TREE,
+    codes_of,
+    is_evaluation,
+    rest_of,
+    split_among,
+    split_of,
+    words_of,
 )
+from models.data.sources.tables import MAX_BYTES, TABLES, Table, cell_of, decode, is_of_predictions, read_tables
 
 log = logger()
 _STRUCTURED = (*JSON_LINES, JSON, MATLAB)
@@ -46,7 +46,15 @@ _CODES = (
     | {"partition": SPLIT_WORDS | _PARTITION}
 )  # codes of columns, by their header; of other columns the words of splits
 _SPLIT_HEADERS = ("split", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
-_UNREAD = (".mat", ".npy", ".npz", ".pkl", ".pickle", ".parquet", ".feather", ".xlsx", ".h5")
+_LISTS = (".list", ".flist", ".ids", ".yaml", ".yml")  # of texts with a name a line, which may also have no suffix
+_PACKED = (".gz", ".zip", ".bz2", ".xz")
+_UNREAD = (
+    *(".mat", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".parquet", ".feather", ".arrow", ".xlsx", ".xls", ".ods"),
+    *(".h5", ".xml", ".toml", *(f"{end}{packed}" for end in (*TABLES, *_LISTS) for packed in _PACKED)),
+)
+_DIVISIONS = frozenset(
+    ("split", "splits", "partition", "partitions", "fold", "folds")
+)  # in names of lists of all splits
 _MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 _FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
 _WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
@@ -204,7 +212,7 @@ def _may_list(files: Files, row: int, count: int) -> bool:
     name = files.names[row].rpartition("/")[2]
     if name.lower().endswith(MATLAB):  # which are compressed
         return bool(files.sizes[row] <= MAX_BYTES)
-    is_text = name.lower().endswith(TABLES) and not is_of_predictions(name)
+    is_text = (name.lower().endswith((*TABLES, *_LISTS)) or "." not in name) and not is_of_predictions(name)
     return is_text and _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES
 
 
@@ -222,14 +230,26 @@ def _find_lists(files: Files, index: Mapping[str, str | None], count: int) -> It
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2]
         kind = split_of(_stem(path), both="trainval")
-        is_of_image = name.rpartition(".")[0] in index
-        if kind is None or is_of_image or not name.lower().endswith(SUFFIXES) or not _may_list(files, row, count):
+        is_of_image = (name.rpartition(".")[0] or name) in index
+        if kind is None or is_of_image or not _may_list(files, row, count):
             continue
-        lines = [line.strip() for line in decode(files.read(row)).splitlines() if line.strip()]
+        lines = _lines_of(name, decode(files.read(row)))
         matches = [_match_line(line, index) for line in lines]
         named = {image for image in matches if image is not None}
         if named:
             yield path, kind, named, sum(image is not None for image in matches) >= _LISTED * len(lines) - 1
+
+
+def _lines_of(name: str, text: str) -> list[str]:
+    """Returns the lines of a list, the words of one in a single line, or the texts of a list in JSON."""
+    if name.lower().endswith(JSON):
+        return read_json_names(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if name.lower().endswith(JSON_LINES):
+        return lines if all(line.startswith('"') for line in lines) else []
+    if name.lower().endswith(MATLAB):
+        return []
+    return lines if len(lines) > 1 else [word for line in lines for word in re.split(r"[,;\t| ]+", line) if word]
 
 
 def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:
@@ -273,8 +293,10 @@ def _choose(
     Raises:
         ConfigError: They state several, and are not numbered.
     """
-    order = sorted(complete, key=lambda key: [(len(part), part) for part in key])
-    first, *others = order
+    most = max(map(len, complete.values()))
+    # Lists of a part of the images are about something else, as those of ImageSets/Segmentation of Pascal VOC.
+    whole = [key for key, kinds in complete.items() if len(kinds) >= _LISTED * most]
+    first, *others = sorted(whole, key=lambda key: [(len(part), part) for part in key])
     different = [key for key in others if complete[key] != complete[first]]
     numbered = [key for key in different if key[: key.index("/")] == first[: first.index("/")]]
     shown = ", ".join(sorted(divisions[first].paths))
@@ -327,11 +349,18 @@ def _describe_unread(files: Files, images: Sequence[str]) -> str:
     names = [
         path
         for row, path in enumerate(files.names)
-        if path.lower().endswith((*_UNREAD, JSON, *JSON_LINES))
-        and split_of(_stem(path)) is not None
-        and files.sizes[row] >= _NAME_BYTES * len(images)
+        if _may_divide(path) and files.sizes[row] >= _NAME_BYTES * len(images)
     ]
     return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
+
+
+def _may_divide(path: str) -> bool:
+    """Whether a file may have splits by its name: that of a split in a format that is not read, or of all splits."""
+    is_of_all = not _DIVISIONS.isdisjoint(words_of(_stem(path)))
+    is_unread = path.lower().endswith((*_UNREAD, JSON, *JSON_LINES, ".yaml", ".yml"))
+    return (is_unread and split_of(_stem(path)) is not None) or (
+        is_of_all and (is_unread or path.lower().endswith((*TABLES, *_LISTS)))
+    )
 
 
 def _place_of(path: str) -> tuple[str, str]:
@@ -341,4 +370,5 @@ def _place_of(path: str) -> tuple[str, str]:
 
 def _stem(path: str) -> str:
     """Returns the name of a list without folder, suffix and the word list, which is none of its content."""
-    return _LIST.sub(" ", path.rpartition("/")[2].rpartition(".")[0])
+    name = path.rpartition("/")[2]
+    return _LIST.sub(" ", name.rpartition(".")[0] or name)

@@ -158,6 +158,8 @@ def _named_splits(images: Collection[str], data: schema.Data, top: str) -> dict[
     for key, folders, part in (("val_folders", data.val_folders, VAL), ("train_folders", data.train_folders, TRAIN)):
         for folder in folders:
             name = folder.removeprefix("./").strip("/")
+            if name not in every and f"/{top}".endswith(f"/{name}/") and data.train_folders == [folder] and not parts:
+                return WHOLE  # the common top folder
             name = name if name in every else name.removeprefix(top)
             if name not in every:
                 seen = sorted({one.partition("/")[0] for one in every})

@@ -27,6 +27,17 @@ def lists(train: str, test: str, name: Callable[[str], str] = str, shift: int = 
     return {train: text([row for row, rest in rows if rest]), test: text([row for row, rest in rows if not rest])}
 
 
+TRAINED = [name for i, name in enumerate(IMAGES) if i % 3]
+
+
+def as_json(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+def by_class(names: list[str]) -> dict[str, list[str]]:
+    return {word: [name for name in names if name.startswith(word)] for word in ("ant", "bee", "cat")}
+
+
 def names_of(source: Source, part: int) -> set[str]:
     return {name.decode().removeprefix("images/") for name in source.names[source.split == part].tolist()}
 
@@ -76,6 +87,23 @@ def names_of(source: Source, part: int) -> set[str]:
             ).encode()
             for split, is_train in (("train", True), ("val", False))
         },  # iNaturalist
+        {"meta/train.json": as_json(TRAINED), "meta/val.json": as_json(IMAGES[::3])},
+        {"splits.json": as_json({"name": "made", "classes": ["ant"], "train": TRAINED, "val": IMAGES[::3]})},
+        {"dataset.json": as_json({"version": 1, "splits": {"train": TRAINED, "test": IMAGES[::3]}})},
+        {"splits.json": as_json({"train": by_class(TRAINED), "val": by_class(IMAGES[::3])})},
+        {
+            "splits.json": as_json(
+                {
+                    word: {"train": names, "test": by_class(IMAGES[::3])[word]}
+                    for word, names in by_class(TRAINED).items()
+                }
+            )
+        },
+        lists("train.jsonl", "val.jsonl", json.dumps),
+        lists("splits/train", "splits/test"),
+        lists("train.list", "test.list"),
+        lists("train.yaml", "test.yaml", lambda name: f"- {name}"),
+        {"train.txt": " ".join(TRAINED).encode(), "test.txt": ",".join(IMAGES[::3]).encode()},
     ],
 )
 def test_lists_beside_folders_of_classes_state_the_splits(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -278,3 +306,48 @@ def test_an_evaluation_beside_a_test_is_val(tmp_path: Path) -> None:
     source = open_tree(tmp_path, files | lists)
     assert counts(source) == [16, 4, 4]
     assert names_of(source, MINIVAL) == {f"{label}/{label}{i}.jpg" for label in ("ant", "bee") for i in (8, 9)}
+
+
+def voc(**more: bytes) -> dict[str, bytes]:
+    """A tree as of Pascal VOC, whose lists for segmentation divide a few images in another way."""
+    files = {f"JPEGImages/{i:06d}.jpg": photo(i) for i in range(36)}
+    files |= {f"SegmentationClass/{i:06d}.png": photo(100 + i, "PNG") for i in range(4)}
+    for place, train, val in (("Main", range(0, 36, 2), range(1, 36, 2)), ("Segmentation", (1, 2), (0, 3))):
+        files[f"ImageSets/{place}/train.txt"] = text([f"{i:06d}" for i in train])
+        files[f"ImageSets/{place}/val.txt"] = text([f"{i:06d}" for i in val])
+    return files | more
+
+
+def test_the_lists_of_pascal_voc_count_where_the_folder_of_its_images_is_named(tmp_path: Path) -> None:
+    rows = text(["image,label", *(f"{i:06d}.jpg,{'cat' if i % 3 else 'dog'}" for i in range(36))])
+    source = open_tree(tmp_path, voc(**{"labels.csv": rows}), train_folders=["JPEGImages"])
+    assert counts(source) == [18, 0, 18]
+    assert source.class_differences == ("ImageSets/Main/train.txt, ImageSets/Main/val.txt state the splits",)
+    assert all(int(name[-10:-4]) % 2 for name in source.names[source.split == VAL].tolist())
+
+
+def test_lists_of_one_class_each_state_the_splits_of_a_folder_that_is_named(tmp_path: Path) -> None:
+    lists_of_classes = {
+        f"ImageSets/Main/{word}_{split}.txt": text(
+            [f"{i:06d}  {1 if (i % 3 == 0) == (word == 'cat') else -1}" for i in range(first, 36, 2)]
+        )
+        for word in ("cat", "dog")
+        for split, first in (("train", 0), ("val", 1))
+    }
+    source = open_tree(tmp_path, voc(**lists_of_classes), train_folders=["JPEGImages"])
+    assert (source.classes, counts(source)) == (("cat", "dog"), [18, 0, 18])
+
+
+def test_lists_that_would_be_refused_are_said_where_the_folder_of_train_is_named(tmp_path: Path) -> None:
+    files = {"train.txt": text(IMAGES[:20]), "test.txt": text(IMAGES[19:]), "more/x.txt": b"more"}
+    source = open_tree(tmp_path, FILES | files, train_folders=["images"])
+    assert counts(source) == [36, 0, 0]
+    assert "splits are drawn, not those of lists: " in source.class_differences[0]
+    assert "bee/bee_0007.jpg is in test and in train by" in source.class_differences[0]
+
+
+@pytest.mark.parametrize("name", ["train.txt.gz", "splits.npz", "split.pkl", "splits.xml", "fold0.txt", "folds.json"])
+def test_files_that_may_have_the_splits_and_are_not_read_are_named(name: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | {name: b"x" * 500})
+    assert counts(source) == [36, 0, 0]
+    assert source.class_differences == (f"splits are drawn, not those of files that are not read: {name}",)
