@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
-from conf.text import logger
+from conf.text import count, logger
 from infra import store
 from infra.store import files
 from models.results import ShardResult
@@ -128,11 +128,14 @@ async def write_manifest(data: schema.Data, root: str, version: str) -> ShardRes
 
 def _write_manifest(data: schema.Data, root: str, version: str = "") -> ShardResult:
     from models.data.shards import states, writer
+    from models.data.shards.manifest import describe_notes
     from models.data.shards.stored import build_result
 
     with _source_errors(data):
         layout = writer.PLANS.get(data, root, version)
     sha256, manifest = writer.write_manifest(layout)
+    if lost := manifest.quarantine:
+        log.warning("%s: %s excluded; %s", data.name, count(len(lost), "unusable image"), describe_notes(lost))
     states.remember(data, root.rpartition("/")[0], layout.state, layout.manifest_uri)
     return build_result(data, layout.manifest_uri, sha256, manifest, reused=False)
 

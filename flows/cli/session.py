@@ -277,12 +277,13 @@ def _check_data(data: schema.Data, *, one_class: bool = False) -> None:
     """
     _check_path(data)
     if data.source == "folder" and not str(data.path).startswith("s3://"):
-        from models.data.sources import catalog, listing
+        from models.data.sources import catalog, listing, tree
 
         log.addFilter(_is_of_decompression)  # the flow opens the data again, and says the rest
         try:
             with files.errors(Path(str(data.path))):
                 source = catalog.open_source(data)
+                tree.refuse_small_files(data, source)
         finally:
             log.removeFilter(_is_of_decompression)
         if not one_class:

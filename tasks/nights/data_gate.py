@@ -38,14 +38,15 @@ def find_faults(new: Manifest, old: Manifest | None, limits: Nightly) -> list[st
 
 
 def _describe_quarantine(new: Manifest, limits: Nightly) -> str | None:
+    from models.data.shards.manifest import describe_notes
+
     lost = len(new.quarantine)
     share = 100 * lost / (lost + len(new.table))
     if lost <= LOST_FEW or share <= limits.max_quarantine:
         return None
-    first = new.quarantine[0]
     return (
         f"{share:.2f} % of the images ({lost}) do not decode, {LOST_FEW} or {limits.max_quarantine:g} % are allowed "
-        f"(nightly.max_quarantine); the first is {first.name}: {first.what}"
+        f"(nightly.max_quarantine); {describe_notes(new.quarantine)}"
     )
 
 

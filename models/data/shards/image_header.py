@@ -10,7 +10,7 @@ import zlib
 from typing import NamedTuple
 
 from infra.errors import DataError
-from models.data.sources.image_format import CONVERTIBLE, EMPTY, HEAD_BYTES, UNKNOWN, identify_format
+from models.data.sources.image_format import EMPTY, UNKNOWN, describe_kind, identify_content
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -43,11 +43,9 @@ def parse(data: bytes | memoryview) -> Header:
         return _jpeg(data)
     if data[:8] == _PNG:
         return _png(data)
-    kind = identify_format(bytes(data[:HEAD_BYTES]))
-    if kind in CONVERTIBLE:
-        raise DataError(f"neither JPEG nor PNG, but {kind}, which data.convert=true converts")
-    named = {EMPTY: "empty", UNKNOWN: "neither JPEG nor PNG"}
-    raise DataError(named.get(kind, f"neither JPEG nor PNG, but {kind}"))
+    kind = identify_content(bytes(data))
+    what = "neither JPEG nor PNG" + (f", but {describe_kind(kind)}" if kind != UNKNOWN else "")
+    raise DataError(describe_kind(kind) if kind == EMPTY else what)
 
 
 def _jpeg(data: bytes | memoryview) -> Header:

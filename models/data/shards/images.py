@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from infra.errors import DataError
-from models.data.sources.image_format import CONVERTIBLE, HEAD_BYTES, identify_format
+from models.data.sources.image_format import CONVERTIBLE, identify_content
 
 MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a decompression bomb; also in native/jpeg.h
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -65,7 +65,7 @@ def convert_to_png(data: bytes) -> tuple[bytes, str] | None:
     Raises:
         DataError: The image is damaged, exceeds 64 megapixels, or its pixels do not fit into a PNG without loss.
     """
-    kind = identify_format(data[:HEAD_BYTES])
+    kind = identify_content(data)  # raw images are TIFFs, too
     if kind not in CONVERTIBLE:
         return None
     try:

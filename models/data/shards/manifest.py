@@ -35,6 +35,7 @@ TABLE = np.dtype(
 )
 # Newer than stored manifests: not written if empty, so that digests stay.
 _LATER = ("unused", "class_differences", "duplicates")
+_NAMED_REMARKS = 4  # besides the first, in a message
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
 _ADDRESS = re.compile(r"s3://[^/]+/.|file:///.")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -68,6 +69,22 @@ class ImageNote:
     name: str
     split: str
     what: str
+
+
+def describe_notes(notes: Sequence[ImageNote]) -> str:
+    """Returns the first remark, and the number of images and the first one of each other remark.
+
+    Remarks that differ by numbers are one. At least one note is needed.
+    """
+    groups: dict[str, list[ImageNote]] = {}
+    for note in notes:
+        groups.setdefault(re.sub(r"\d+", "#", note.what), []).append(note)
+    first, *others = groups.values()
+    others.sort(key=len, reverse=True)
+    lines = [f"{len(some):,} are as {some[0].name}: {some[0].what}" for some in others[:_NAMED_REMARKS]]
+    rest = sum(map(len, others[_NAMED_REMARKS:]))
+    lines += [f"{rest:,} have other faults"] if rest else []
+    return "; ".join([f"the first is {first[0].name}: {first[0].what}", *lines])
 
 
 @dataclass(frozen=True)

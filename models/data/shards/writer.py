@@ -32,7 +32,16 @@ from models.data.shards.layout import by_tar
 from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
 from models.data.shards.layout import plan_anew as plan_anew
-from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard, shard_fields, shard_uri
+from models.data.shards.manifest import (
+    SPLITS,
+    TABLE,
+    ImageNote,
+    Manifest,
+    Shard,
+    describe_notes,
+    shard_fields,
+    shard_uri,
+)
 from models.data.shards.tar_header import END
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
 
@@ -106,8 +115,8 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
     )
     for split in SPLITS if not layout.version else ():  # of new images, none may be usable
         if manifest.samples(split) == 0:
-            first = next(note for note in manifest.quarantine if note.split == split)
-            raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
+            notes = describe_notes([note for note in manifest.quarantine if note.split == split])
+            raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {notes}")
     if not refusals.is_accepted_by_name(layout.data, layout.version_name):
         _refuse_many_lost(layout.data, manifest)
     if layout.version:
@@ -129,10 +138,8 @@ def _refuse_many_lost(data: Data, manifest: Manifest) -> None:
     """Rejects a set with many unusable images: a few are excluded and listed, many mean a damaged disk or download."""
     lost, total = len(manifest.quarantine), len(manifest.quarantine) + len(manifest.table)
     if lost > max(LOST_FEW, LOST_SHARE * total) and not data.allow_partial:
-        first = manifest.quarantine[0]
-        raise ManyLostError(
-            f"{data.name}: {lost} of {total} images cannot be used, the first is {first.name}: {first.what}{LOST_HINT}"
-        )
+        notes = describe_notes(manifest.quarantine)
+        raise ManyLostError(f"{data.name}: {lost} of {total} images cannot be used, {notes}{LOST_HINT}")
 
 
 def write_shard(layout: ShardLayout, number: int, sink: IO[bytes]) -> dict[str, Any]:

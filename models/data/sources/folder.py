@@ -18,13 +18,13 @@ from models.data.sources.archive import ARCHIVES
 from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
 from models.data.sources.container import locate
 from models.data.sources.folder_classes import Classes, find_classes, folders_below, label_images
-from models.data.sources.image_format import CONVERTIBLE, UNKNOWN
+from models.data.sources.image_format import OTHER_LFS, UNKNOWN, describe_files
 from models.data.sources.layouts import describe_classes
 from models.data.sources.levels import describe_deeper, divide_groups
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.packed import count_archives, describe_containers
 from models.data.sources.split_lists import read_split_lists
-from models.data.sources.tables import describe_large
+from models.data.sources.tables import TABLES, describe_large
 from models.data.sources.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
 from models.data.sources.unused import Unused
 
@@ -50,7 +50,8 @@ def open_folder(data: schema.Data, official: Mapping[str, Sequence[str]] | None 
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = locate(data.path)
     tree = open_tree(root, data)
-    hint = "; ".join(filter(None, (_describe_official(tree.files.names, official or {}), describe_large(tree.files))))
+    hints = (_describe_official(tree.files.names, official or {}), describe_large(tree.files), _describe_pointer(tree))
+    hint = "; ".join(filter(None, hints))
     try:
         source = _read_tree(data, tree, root)
     except ConfigError as error:
@@ -70,6 +71,13 @@ def _describe_official(names: Sequence[str], official: Mapping[str, Sequence[str
                 if f"/{name}".endswith(f"/{one}"):
                     return f"data={source} reads the official set by its lists"
     return ""
+
+
+def _describe_pointer(tree: Tree) -> str:
+    """Returns a remark on the first table that is not here, but a pointer of Git LFS to it; empty for none."""
+    names = [tree.files.names[row] for row, kind in tree.formats.items() if kind == OTHER_LFS]
+    first = min((name for name in names if name.lower().endswith(TABLES)), default="")
+    return f"{first} is a Git LFS pointer and not the table: git lfs pull fetches it" if first else ""
 
 
 def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
@@ -217,8 +225,7 @@ def _add_images(
         kind = tree.format_of(row)
         part = next((top for top in parts if name.startswith(top)), None)
         if kind not in taken:
-            remedy = " (data.convert=true converts them to PNG)" if kind in CONVERTIBLE else ""
-            unused.add(f"{kind} files{remedy}", name)
+            unused.add(describe_files(kind), name)
         elif part is None and explicit:
             reason = "images in folders that neither data.train_folders nor data.val_folders name"
             unused.add(reason, name, could_be_sample=False)

@@ -1,9 +1,14 @@
-"""Tells the format of a file from its first bytes.
+"""Tells the format of a file from its first bytes, and what to do with one that is not read.
 
 Source of the signatures: the specification of each format; freedesktop.org shared-mime-info 2.4 for those of cameras.
 """
 
 from __future__ import annotations
+
+import re
+
+from models.data.sources.camera_raw import SUFFIXES as RAW_SUFFIXES
+from models.data.sources.camera_raw import is_raw
 
 HEAD_BYTES = 64
 DECODED = ("JPEG", "PNG")  # formats that shards contain
@@ -11,9 +16,36 @@ CONVERTIBLE = ("WebP", "BMP", "GIF", "TIFF")  # formats that data.convert turns 
 TEXT, EMPTY, UNKNOWN = "text", "empty", "unknown"
 SVG = "SVG"  # by its suffix, too: it is text
 PACKED = ("zip", "gzip", "bzip2", "xz", "Zstandard", "7z", "RAR")
-LFS = "Git LFS pointer (git lfs pull fetches the image)"
+RAW = "camera raw"
+LFS, OTHER_LFS = "Git LFS pointer", "Git LFS pointer of another file"
+# Kinds of text that a failed download leaves.
+WEB_PAGE, ERROR, XML, JSON = TEXTS_OF_ERRORS = ("web page", "error message of an object store", "XML", "JSON")
+_MISNAMED = "misnamed "  # before what a file is that has the suffix of an image
 SUFFIXES = (".jpg", ".jpeg", ".png")  # of files whose format is checked only when they are read
+IMAGE_SUFFIXES = (
+    *SUFFIXES,
+    *(".jpe", ".jfif", ".jif", ".pjpeg", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"),
+    *(".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pnm", ".apng", *RAW_SUFFIXES),
+)
+_OTHERS = ("HEIC", "AVIF", "JPEG XL", "JPEG 2000", "Photoshop", "OpenEXR", "PNM", "icon")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_FETCH = "as a failed download leaves: fetch them again"
+_REMEDIES = {
+    **dict.fromkeys(CONVERTIBLE, "data.convert=true converts them to PNG"),
+    **dict.fromkeys((*TEXTS_OF_ERRORS, TEXT, EMPTY, f"{EMPTY} image"), _FETCH),
+    **dict.fromkeys((*PACKED, *(f"{kind} image" for kind in PACKED)), "decompress them"),
+    **dict.fromkeys(_OTHERS, "convert them to JPEG or PNG"),
+    RAW: "export their pixels as JPEG or PNG; the previews in them are not taken",
+    LFS: "git lfs pull fetches the images",
+}
 _SIGNATURES = (
+    (b"IIU\0", RAW),  # Panasonic
+    (b"IIRO", RAW),  # Olympus
+    (b"IIRS", RAW),
+    (b"MMOR", RAW),
+    (b"FUJIFILMCCD-RAW", RAW),
+    (b"FOVb", RAW),  # Sigma
+    (b"\0MRM", RAW),  # Minolta
     (b"\xff\xd8", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
@@ -47,6 +79,18 @@ _SIGNATURES = (
     (b"\xfe\xff", TEXT),
 )
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
+_BRANDS |= {b"crx ": RAW}  # Canon
+_BEGINNING = 1024  # bytes of a text that tell what it is
+_TEXTS = tuple(
+    (name, re.compile(pattern, re.IGNORECASE | re.DOTALL))
+    for name, pattern in (
+        (WEB_PAGE, rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body|script|title|meta|p>|h1)"),
+        (ERROR, rb"(<\?xml[^>]*>\s*)?<(Error|ErrorResponse)\b"),
+        (SVG, rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype\s+svg[^>]*>\s*)?<svg"),
+        (XML, rb"<"),
+        (JSON, rb"[{\[]\s*[\"{\[\]}]"),
+    )
+)
 _TEXT_CONTROL = frozenset(b"\t\n\r\f\x1b")
 
 
@@ -65,11 +109,58 @@ def identify_format(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "video")
     if head[:4] == b"II*\0" and head[8:10] == b"CR":  # of Canon, whose TIFF is a preview
-        return "camera raw"
+        return RAW
+    if head[6:14] == b"HEAPCCDR" or (head[:4] in (b"II*\0", b"MM\0*") and head[8:12] in (b"IIII", b"MMMM")):
+        return RAW  # of older cameras of Canon, and of Phase One
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
     return TEXT if all(byte >= 32 or byte in _TEXT_CONTROL for byte in head) else UNKNOWN
+
+
+def identify_content(data: bytes) -> str:
+    """Returns the format as ``identify_format``, but tells raw images among TIFFs, and kinds of text.
+
+    Args:
+        data: The whole file, or its beginning.
+    """
+    kind = identify_format(data[:HEAD_BYTES])
+    if kind == "TIFF" and is_raw(data):
+        return RAW
+    if kind != TEXT:
+        return kind
+    beginning = data[:_BEGINNING].removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((name for name, pattern in _TEXTS if pattern.match(beginning)), TEXT)
+
+
+def identify_named(head: bytes, name: str) -> str:
+    """Returns the format of a file by its beginning and its name, as far as its bytes do not tell.
+
+    Raw images are TIFFs, SVG is text, and what is no image but has the suffix of one is misnamed.
+    """
+    kind, name = identify_format(head), name.lower()
+    if kind == "TIFF" and name.endswith(RAW_SUFFIXES):
+        return RAW
+    if kind == TEXT and name.endswith(".svg"):
+        return SVG
+    is_packed = kind in PACKED and name.endswith(_COMPRESSED)
+    if not (name.rpartition(".")[0] if is_packed else name).endswith(IMAGE_SUFFIXES):
+        return OTHER_LFS if kind == LFS else kind
+    if is_packed or kind == EMPTY:
+        return f"{kind} image"
+    return _MISNAMED + identify_content(head) if kind in (TEXT, "PDF", *PACKED) else kind
+
+
+def describe_kind(kind: str) -> str:
+    """Returns the name of a format, and what to do with files of it, for messages."""
+    remedy = _REMEDIES.get(kind.removeprefix(_MISNAMED), "")
+    return f"{kind} ({remedy})" if remedy else kind
+
+
+def describe_files(kind: str) -> str:
+    """Returns the plural of what files of a format are, as ``WebP files``, and what to do with them."""
+    described = describe_kind(kind)
+    return f"{kind} files{described[len(kind) :]}"
 
 
 def is_image_name(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,22 +19,37 @@ from models.data.sources.image_format import (
     DECODED,
     EMPTY,
     HEAD_BYTES,
+    OTHER_LFS,
     PACKED,
-    SVG,
     TEXT,
     UNKNOWN,
-    identify_format,
+    describe_files,
+    identify_content,
+    identify_named,
     is_image_name,
 )
 from models.data.sources.layouts import find_masks
+from models.data.sources.listing import Source
 from models.data.sources.packed import SUFFIXES, find_copies, find_unread_versions
+from models.data.sources.unused import Unused
 
 ARCHIVE = "archive"  # of the suffix of one
-NO_IMAGES = (*PACKED, ARCHIVE, "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
+NO_IMAGES = (
+    *PACKED,
+    ARCHIVE,
+    "PDF",
+    "Parquet",
+    "HDF5",
+    TEXT,
+    EMPTY,
+    OTHER_LFS,
+)  # formats of files that accompany images
 NO_PICTURES = (UNKNOWN, "video", "NumPy")  # formats of files whose folders are therefore no classes
 MASKS = "images in folders of masks, which the classes have beside those of images"
 COPIES = "images in folders that repeat the others by names and sizes"
 _SNIFF_THREADS = 16
+_SMALL_BYTES = 2048  # more than a pointer of Git LFS has, or a usual error message; few photographs have less
+_SAMPLED = 1_000  # files that are read if none of them is a stranger
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,30 @@ def open_tree(root: str, data: schema.Data) -> Tree:
     return Tree(files, below, formats, frozenset(folders | empty), top, excluded)
 
 
+def refuse_small_files(data: schema.Data, source: Source) -> None:
+    """Refuses a set of which many of the smallest files are no images, as pointers of Git LFS and failed downloads.
+
+    Sharding would refuse it, too, after all images were read. Of many small files some are read first.
+
+    Raises:
+        ConfigError: They are as many as sharding refuses.
+    """
+    if data.append or data.allow_partial or data.limit is not None:  # then not all files count
+        return
+    small = np.flatnonzero(source.sizes < _SMALL_BYTES).tolist()
+    taken = formats_taken(data)
+    with ThreadPoolExecutor(_SNIFF_THREADS, thread_name_prefix="format") as pool:
+        for rows in (small[:: max(1, len(small) // _SAMPLED)], small):
+            kinds = dict(zip(rows, map(identify_content, pool.map(source.read, rows)), strict=True))
+            others = {row: kind for row, kind in kinds.items() if kind not in taken}
+            if not others:
+                return
+    unused = Unused()
+    for row, kind in others.items():
+        unused.add(describe_files(kind), os.fsdecode(bytes(source.names[row])))
+    unused.check(data, len(source.labels) - len(others))
+
+
 def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
     """Refuses a tree of which all images are in a held-out folder, beside an empty one of train."""
     above, _, held_out = top.rstrip("/").rpartition("/")
@@ -121,14 +161,13 @@ def _identify(files: Files) -> dict[int, str]:
     rows = [row for row, name in enumerate(files.names) if not is_image_name(name)]
     heads = dataclasses.replace(files, sizes=np.minimum(files.sizes, HEAD_BYTES)).reader(rows)
     with ThreadPoolExecutor(_SNIFF_THREADS, thread_name_prefix="format") as pool:
-        kinds = dict(zip(rows, map(identify_format, pool.map(heads, range(len(rows)))), strict=True))
-    return {row: _with_suffix(kind, files.names[row].lower()) for row, kind in kinds.items()}
+        beginnings = list(pool.map(heads, range(len(rows))))
+    kinds = {row: identify_named(head, files.names[row]) for row, head in zip(rows, beginnings, strict=True)}
+    return {row: _as_archive(kind, files.names[row].lower()) for row, kind in kinds.items()}
 
 
-def _with_suffix(kind: str, name: str) -> str:
-    """Returns the format of a file whose first bytes do not tell it: archives are tars or packed, SVG is text."""
-    if kind == TEXT and name.endswith(".svg"):
-        return SVG
+def _as_archive(kind: str, name: str) -> str:
+    """Returns archive in place of the format of a file with the suffix of one: most are packed, tars are unknown."""
     return ARCHIVE if kind in (*PACKED, UNKNOWN) and name.endswith(SUFFIXES) else kind
 
 

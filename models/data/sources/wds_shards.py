@@ -23,6 +23,7 @@ from conf.data_set import IN_PLACE, REWRITTEN
 from conf.text import list_some, logger
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
+from models.data.sources.camera_raw import SUFFIXES as RAW_SUFFIXES
 from models.data.sources.class_file import rank_labels, read_class_names
 from models.data.sources.class_remarks import compare_classes, describe_labels, find_measurement
 from models.data.sources.container import Container, join_parts
@@ -32,8 +33,12 @@ from models.data.sources.image_format import (
     EMPTY,
     HEAD_BYTES,
     PACKED,
+    RAW,
     TEXT,
+    TEXTS_OF_ERRORS,
     UNKNOWN,
+    describe_kind,
+    identify_content,
     identify_format,
 )
 from models.data.sources.listing import NAMED, Listing, Source
@@ -54,7 +59,7 @@ from models.data.sources.wds_labels import (
 
 log = logger()
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
-_NO_IMAGES = (TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
+_NO_IMAGES = (*TEXTS_OF_ERRORS, TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES = 2**20
 _SCAN_THREADS = 8
@@ -237,9 +242,25 @@ def _parts(
             shard.suffixes[suffix] += 1
             is_text = suffix in texts and member.size <= _MAX_TEXT_BYTES
             data = read_at(member.offset, member.size if is_text else min(member.size, HEAD_BYTES))
-            part = _Part(member, TEXT, data) if is_text else _Part(member, identify_format(data), None)
+            part = _Part(member, TEXT, data) if is_text else _Part(member, _identify(data, suffix), None)
             shard.unread[suffix] += not is_text and part.kind in _NO_IMAGES
             yield {"fname": member.name, "data": part, "__url__": shard.name}
+
+
+def _identify(data: bytes, suffix: str) -> str:
+    """Returns the format of a member by its first bytes; of a text in place of an image also which it is."""
+    kind = identify_format(data)
+    if kind == TEXT and suffix in _IMAGES:
+        return identify_content(data)
+    return RAW if kind == "TIFF" and f".{suffix}".endswith(RAW_SUFFIXES) else kind
+
+
+def _describe_none(parts: Mapping[str, _Part]) -> str:
+    """Returns the reason for a sample without an image: what has the suffix of one is named."""
+    for suffix in _IMAGES:
+        if suffix in parts:
+            return f"samples whose .{suffix} is {describe_kind(parts[suffix].kind)}"
+    return "samples without an image"
 
 
 def _add_sample(
@@ -253,7 +274,7 @@ def _add_sample(
         shard.others.append((_APART, key, True))
         return
     if not images:
-        shard.others.append(("samples without an image", key, True))
+        shard.others.append((_describe_none(parts), key, True))
         return
     if had_image:
         shard.others.append(("samples whose key an earlier sample of the shard has", key, True))
@@ -336,11 +357,10 @@ def _list_samples(
             elif label not in rank:
                 unused.add(f"samples with a label that is none of the {len(classes):,} classes", name)
             elif sample.kind not in taken:
-                needs = (
-                    "data.convert=true" if data.shards == REWRITTEN else f"data.shards={REWRITTEN} data.convert=true"
-                )
-                remedy = f" ({needs} converts them to PNG)" if sample.kind in CONVERTIBLE else ""
-                unused.add(f"{sample.kind} images{remedy}", name)
+                described = describe_kind(sample.kind)
+                if sample.kind in CONVERTIBLE and data.shards != REWRITTEN:
+                    described = described.replace("(", f"(data.shards={REWRITTEN} ")
+                unused.add(f"{sample.kind} images{described[len(sample.kind) :]}", name)
             else:
                 members.append(sample.image)
                 chosen.append((f"{stem}/{sample.image.name}", rank[label], shards.parts[shard.name]))

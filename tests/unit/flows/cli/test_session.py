@@ -184,6 +184,13 @@ def test_a_folder_of_a_single_class_is_refused_before_services_start(
         session._check_early(verb, compose.compose(words))
 
 
+def test_a_clone_without_its_images_is_refused_before_services_start(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    root = write_tree(tmp_path / "clone", {f"{label}/{i}.jpg": pointer for label in ("cat", "dog") for i in range(9)})
+    with pytest.raises(ConfigError, match=r"18 of 18 files would not be used: 18 Git LFS pointer files \(git lfs pull"):
+        session._check_early("train", compose.compose(["data=folder", f"data.path={root}"]))
+
+
 @pytest.mark.parametrize("verb", ["shard", "evaluate"])
 def test_images_of_a_single_class_may_be_sharded_and_evaluated(verb: str, tmp_path: Path) -> None:
     root = write_tree(tmp_path / "single", {f"cat/{i}.jpg": photo(i) for i in range(4)})

@@ -109,7 +109,7 @@ LEFT_OUT = {
     "a PNG with a damaged header": (PNG[:24] + b"\4" + PNG[25:], "chunk IHDR has a wrong checksum"),
     "50,000 a side": (png_bomb(50_000), "claims 50000 x 50000"),
     "70,000 wide": (png_bomb(70_000), "claims 70000 x 70000"),
-    "GIF": (encoded(PICTURE, "GIF"), "neither JPEG nor PNG, but GIF, which data.convert=true converts"),
+    "GIF": (encoded(PICTURE, "GIF"), r"neither JPEG nor PNG, but GIF \(data.convert=true converts"),
     "101 scans of 8 megapixels": (many_scans(101, side=2900), "101 scans, which are 849,410,000 pixels"),
     "101 scans behind a comment": (many_scans(101, b"\xff\xfe\x00\x04\xff\xd9", 2900), "a JPEG of 101 scans"),
     "60 MB": (JPEG + bytes(60_000_000), "more than 52428800"),

@@ -17,7 +17,7 @@ from infra import store
 from infra.errors import DataError
 from models.data.shards import writer
 from models.data.shards.images import convert_to_png
-from models.data.shards.manifest import Manifest
+from models.data.shards.manifest import ImageNote, Manifest, describe_notes
 from models.data.shards.stored import build_result
 
 
@@ -52,6 +52,24 @@ def test_more_than_one_percent_of_damaged_images_requires_allow_partial(tmp_path
     with pytest.raises(DataError, match=r"made: 11 of 511 images cannot be used, the first is \w+/\d+.png: .*; fetch"):
         sharded(tmp_path, 500, 11)
     assert len(sharded(tmp_path, 500, 11, allow_partial=True)[1].quarantine) == 11
+
+
+def test_unusable_images_are_counted_by_what_they_are(tmp_path: Path) -> None:
+    strangers = {f"a{i}.png": b"" for i in range(5)} | {f"b{i}.jpg": b"<html>404</html>" for i in range(4)}
+    strangers |= {f"c{i}.jpg": b"\xff\xd8" + bytes(i) for i in range(3)}
+    for name, content in strangers.items():
+        (tmp_path / "images" / "cat").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / "cat" / name).write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        sharded(tmp_path, 50, 0)
+    said = str(raised.value)
+    assert said.startswith("made: 12 of 62 images cannot be used, the first is cat/")
+    notes = [
+        ImageNote(name, "train", what) for name, what in (("a", "cut"), ("b", "1 of 7 bytes"), ("c", "2 of 9 bytes"))
+    ]
+    assert describe_notes(notes) == "the first is a: cut; 2 are as b: 1 of 7 bytes"
+    for what in ("empty (as a failed", "web page (as a failed download", "a JPEG without a frame header"):
+        assert said.count(what) == 1
 
 
 def convertible() -> dict[str, tuple[bytes, Image.Image]]:
@@ -102,7 +120,7 @@ def test_a_misnamed_format_is_named_in_the_quarantine(tmp_path: Path) -> None:
     (tmp_path / "images" / "cat" / "named.jpg").write_bytes(convertible()["named.jpg"][0])
     _, manifest = sharded(tmp_path, 250, 0)
     assert [note.what for note in manifest.quarantine] == [
-        "neither JPEG nor PNG, but BMP, which data.convert=true converts"
+        "neither JPEG nor PNG, but BMP (data.convert=true converts them to PNG)"
     ]
 
 

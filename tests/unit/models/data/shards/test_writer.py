@@ -476,7 +476,9 @@ def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> 
     fill(tmp_path / "images", 0)
     for path in (tmp_path / "images").glob("*/*"):
         path.write_bytes(b"no image at all: " + path.name.encode())
-    with pytest.raises(DataError, match=r"no image of split 'train' can be used; \w+/\d+.\w+: neither JPEG nor PNG"):
+    with pytest.raises(
+        DataError, match=r"no image of split 'train' can be used; the first is \w+/\d+.\w+: neither JPEG nor PNG"
+    ):
         write_all(folder_data(tmp_path / "images"), tmp_path / "store")
 
 

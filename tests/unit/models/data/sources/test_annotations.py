@@ -157,7 +157,7 @@ def test_segmentations_of_images_are_no_classes_beside_these(tmp_path: Path) -> 
 
 def test_raw_images_of_a_camera_are_no_previews_to_convert(tmp_path: Path) -> None:
     raws = {f"{word}/{i}.CR2": b"II*\0\x10\0\0\0CR\2\0" for word in WORDS for i in range(4)}
-    with pytest.raises(ConfigError, match=r"12 camera raw files, first ant/0\.CR2"):
+    with pytest.raises(ConfigError, match=r"12 camera raw files \(export .*\), first ant/0\.CR2"):
         open_tree(tmp_path, raws | {f"{word}/{i}.jpg": photo(i) for word in WORDS for i in range(4)}, convert=True)
 
 

@@ -217,7 +217,10 @@ def test_ten_unused_images_are_accepted_and_named(tmp_path: Path) -> None:
             "11 images without a label in test/ (its folders odd are none of the classes) (data.train_folders=[train] "
             "data.val_folders=[val] trains without them), first test/odd/000.jpg",
         ),
-        ({f"train/a/{i}.heic": b"\0\0\0\x18ftypheic" for i in range(11)}, "11 HEIC files, first train/a/0.heic"),
+        (
+            {f"train/a/{i}.heic": b"\0\0\0\x18ftypheic" for i in range(11)},
+            "11 HEIC files (convert them to JPEG or PNG), first train/a/0.heic",
+        ),
     ],
 )
 def test_what_is_not_used_is_counted_and_refused(extra: dict[str, bytes], reason: str, tmp_path: Path) -> None:
@@ -659,8 +662,8 @@ def test_archives_that_were_unpacked_beside_them_are_only_counted(tmp_path: Path
     ("name", "content", "reason"),
     [
         ("a/{i}.svg", b"<?xml version='1.0'?><svg></svg>", "11 SVG files, first a/0.svg"),
-        ("a/{i}.avif", b"\0\0\0\x1cftypavif", "11 AVIF files, first a/0.avif"),
-        ("a/{i}.heic", b"\0\0\0\x1cftypheic", "11 HEIC files, first a/0.heic"),
+        ("a/{i}.avif", b"\0\0\0\x1cftypavif", r"11 AVIF files \(convert them to JPEG or PNG\), first a/0.avif"),
+        ("a/{i}.heic", b"\0\0\0\x1cftypheic", r"11 HEIC files \(convert them to JPEG or PNG\), first a/0.heic"),
         ("a/.{i}.jpg.icloud", b"bplist00", r"11 placeholders of files that are in iCloud only \(.*\), first a/.0.jpg"),
     ],
 )

@@ -142,6 +142,19 @@ def test_a_label_may_be_a_key_of_a_json(fields: dict[str, Any], field: str | Non
     assert source.classes == (("2",) if field is None else ("cat",))
 
 
+def test_a_page_in_place_of_an_image_is_named(tmp_path: Path) -> None:
+    samples = [{"jpg": b"<!DOCTYPE html><html>404</html>" if i < 12 else photo(i), "cls": i % 2} for i in range(24)]
+    said = r"12 samples whose .jpg is web page \(as a failed download leaves: fetch them again\), first 0.tar: 000000"
+    with pytest.raises(ConfigError, match=said):
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+
+
+def test_raw_images_in_shards_are_no_tiffs_to_convert(tmp_path: Path) -> None:
+    samples = [{"nef": photo(i, "TIFF"), "cls": i % 2} for i in range(12)]
+    with pytest.raises(ConfigError, match=r"12 camera raw images \(export their pixels as JPEG or PNG"):
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples), convert=True)
+
+
 def test_captions_are_not_taken_for_classes(tmp_path: Path) -> None:
     samples = [{"jpg": photo(i), "json": {"url": "x", "kind": 1}, "txt": f"picture {i}"} for i in range(12)]
     with pytest.raises(
