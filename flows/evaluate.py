@@ -36,7 +36,8 @@ async def evaluate(
     refuse_other_network(config.model, registered[0], registered[2], overrides)
     augment = await registered_input(registered[2], config.data.augment, "data.augment", words)
     config = replace(config, data=replace(config.data, augment=augment))
-    job, assumed = await describe_evaluation(config, registered, await ensure_shards(config.data, config.storage))
+    shards = await ensure_shards(config.data, config.storage, 1)  # a single class has an accuracy, too
+    job, assumed = await describe_evaluation(config, registered, shards)
     result = replace(await evaluate_task(job, config, registered[2]), assumed=assumed)
     result = await track_evaluation(job, config, result)
     await link_run(result.mlflow_run)

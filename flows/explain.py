@@ -52,7 +52,7 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
         The networks, the images and the maps.
     """
     selected = await list_candidates(config)
-    shards = await ensure_shards(config.data, config.storage)
+    shards = await ensure_shards(config.data, config.storage, 1)  # a single class has maps, too
     fetched: dict[str, Fetched] = {}
     for one in selected:
         if one.registered is not None:

@@ -28,13 +28,19 @@ async def shard(overrides: list[str], profile: str | None = None, data: str | No
         data: Data set.
     """
     config, _ = configure(overrides, profile=profile, data=data)
-    return await ensure_shards(config.data, config.storage)
+    return await ensure_shards(config.data, config.storage, fewest_classes=1)
 
 
-async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
-    """One mapped task per group of shards, the manifest last; one look-up where all is there."""
+async def ensure_shards(data: schema.Data, storage: str, fewest_classes: int = 2) -> ShardResult:
+    """One mapped task per group of shards, the manifest last; one look-up where all is there.
+
+    Args:
+        data: Data set.
+        storage: Root of the object store.
+        fewest_classes: Number of classes below which the set is refused before anything is written; a training has two.
+    """
     data = without_accept(data)
-    return await write_shards(data, await plan_shards(data, storage))
+    return await write_shards(data, await plan_shards(data, storage, fewest_classes))
 
 
 async def ensure_folds(

@@ -99,7 +99,7 @@ async def transfer_network(
     sets = [await with_source(one, model, exact, overrides) for one in sets]
     sets = [replace(one, transfer=replace(one.transfer, data=without_accept(one.transfer.data))) for one in sets]
     # Opens every source before any work starts.
-    layouts = [await plan_shards(one.transfer.data, config.storage) for one in sets]
+    layouts = [await plan_shards(one.transfer.data, config.storage, 2) for one in sets]
     shards = await asyncio.gather(
         *(write_shards(one.transfer.data, layout) for one, layout in zip(sets, layouts, strict=True))
     )

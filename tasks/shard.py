@@ -45,15 +45,21 @@ class ShardPlan:
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
-async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
+async def plan_shards(data: schema.Data, storage: str, fewest_classes: int = 1) -> ShardPlan:
     """Opens the source, lays out its shards and stores the layout for the writers.
 
     If the manifest exists, only the shards that the store has lost since then are planned.
 
+    Args:
+        data: Data set.
+        storage: Root of the object store.
+        fewest_classes: Number of classes with images that the flow needs. New images of a set may be of a single one.
+
     Raises:
+        ConfigError: Fewer classes.
         AppendError: Nothing can be appended to the data set; ``plan_anew`` begins it anew.
     """
-    return await asyncio.to_thread(_plan, data, storage)
+    return await asyncio.to_thread(_plan, data, storage, fewest_classes)
 
 
 @task(task_run_name="plan shards of {data.name} anew", **policy.STORE_WORK)
@@ -62,10 +68,17 @@ async def plan_anew(data: schema.Data, storage: str) -> ShardPlan:
     return await asyncio.to_thread(_plan_anew, data, storage)
 
 
-def _plan(data: schema.Data, storage: str) -> ShardPlan:
+def _plan(data: schema.Data, storage: str, fewest_classes: int = 1) -> ShardPlan:
     from models.data.shards import writer
+    from models.data.sources.listing import count_classes, require_classes
 
-    return _lay_out(data, storage, writer.plan)
+    def plan(data: schema.Data, storage: str) -> ShardLayout:
+        layout = writer.plan(data, storage)
+        if not data.append:
+            require_classes(data.name, count_classes(layout.source), fewest_classes)
+        return layout
+
+    return _lay_out(data, storage, plan)
 
 
 def _plan_anew(data: schema.Data, storage: str) -> ShardPlan:

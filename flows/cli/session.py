@@ -8,8 +8,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +173,23 @@ def _check_places(verb: str, config: schema.Config, run_dir: Path) -> bool:
     from models.data.sources import catalog
 
     for key, data in remote.items():
-        try:
+        is_embedded = config.services.s3 == "embedded" and "s3://" in f"{data.path} {data.val_path}"
+        hint = "; services.s3=embedded is a store of this run folder, services.s3=aws is Amazon's" * is_embedded
+        with _named(key, hint):
             catalog.check_place(data)
-        except ConfigError as error:
-            is_embedded = config.services.s3 == "embedded" and "s3://" in f"{data.path} {data.val_path}"
-            hint = "; services.s3=embedded is a store of this run folder, services.s3=aws is Amazon's" * is_embedded
-            raise ConfigError(f"{'' if key == 'data' else f'{key}: '}{error}{hint}") from error
+        if catalog.is_small_folder(data):  # a large one takes long to list: its flow does that, and refuses the rest
+            with _named(key):
+                _check_images(data, one_class=verb in _TAKES_ONE_CLASS)
     return True
+
+
+@contextmanager
+def _named(key: str, hint: str = "") -> Iterator[None]:
+    """Adds the settings that data are of to an error about them, unless they are ``data``, and a hint."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{'' if key == 'data' else f'{key}: '}{error}{hint}") from error
 
 
 def _starts_jobs(verb: str) -> bool:
@@ -240,14 +251,13 @@ def check_settings(verb: str, config: schema.Config) -> None:
 
 def _check_data_sets(verb: str, config: schema.Config) -> None:
     """Raises for data sets that the flow of a verb would refuse."""
+    _refuse_unread_paths(verb, config)
     if verb in _READS or (verb == "gate" and config.data.path is not None):
         _check_data(config.data, one_class=verb in _TAKES_ONE_CLASS)
     if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
-        try:
+        with _named("transfer.data"):
             # The images of a night are judged by its flow, which records and reports the night if they are refused.
             _check_path(config.transfer.data) if verb == "nightly" else _check_data(config.transfer.data)
-        except ConfigError as error:
-            raise ConfigError(f"transfer.data: {error}") from error
 
 
 def check_given_paths(verb: str, config: schema.Config) -> None:
@@ -257,6 +267,7 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
         ConfigError: The path does not exist, also in an object store that runs, is an address that is not read, or is a
             folder that is refused.
     """
+    _refuse_unread_paths(verb, config)
     given = [config.data] if verb in _READS else []
     given += [config.transfer.data] if verb in ("nightly", "reproduce", "transfer") else []
     for data in given:
@@ -277,17 +288,22 @@ def _check_data(data: schema.Data, *, one_class: bool = False) -> None:
     """
     _check_path(data)
     if data.source == "folder" and not str(data.path).startswith("s3://"):
-        from models.data.sources import catalog, listing, tree
+        _check_images(data, one_class=one_class)
 
-        log.addFilter(_is_of_decompression)  # the flow opens the data again, and says the rest
-        try:
-            with files.errors(Path(str(data.path))):
-                source = catalog.open_source(data)
-                tree.refuse_small_files(data, source)
-        finally:
-            log.removeFilter(_is_of_decompression)
-        if not one_class:
-            listing.require_classes(data.name, len(source.classes))
+
+def _check_images(data: schema.Data, *, one_class: bool) -> None:
+    """Raises for images of the user's own that the flow would refuse; arguments as of ``_check_data``."""
+    from models.data.sources import catalog, listing, tree
+
+    log.addFilter(_is_of_decompression)  # the flow opens the data again, and says the rest
+    try:
+        with files.errors(Path(str(data.path))):
+            source = catalog.open_source(data)
+            tree.refuse_small_files(data, source)
+    finally:
+        log.removeFilter(_is_of_decompression)
+    if not one_class and not data.append:  # new images of a set may be of one class
+        listing.require_classes(data.name, listing.count_classes(source))
 
 
 def _is_of_decompression(record: logging.LogRecord) -> bool:
@@ -312,6 +328,21 @@ def _check_path(data: schema.Data) -> None:
         from models.data.sources.container import locate
 
         locate(path)
+
+
+def _refuse_unread_paths(verb: str, config: schema.Config) -> None:
+    """Refuses a path beside a data set of a Python package, which has its images: the result would be theirs."""
+    given = {"data": ("data", config.data), "transfer.data": ("data@transfer.data", config.transfer.data)}
+    for key, (group, data) in given.items():
+        if data.path is None or key.partition(".")[0] not in unread.READ_BY[verb]:
+            continue
+        from models.data.sources import catalog
+
+        if catalog.find(data.source).packaged:
+            raise ConfigError(
+                f"{key}.path={data.path} would have no effect: {group}={data.source} is part of a Python package, and "
+                f"{group}=folder reads images of your own, {group}=webdataset shards of others"
+            )
 
 
 def _check_class_file(data: schema.Data) -> None:

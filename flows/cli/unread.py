@@ -45,6 +45,11 @@ def describe_unread(verb: str, overrides: Sequence[str]) -> list[str]:
         if word.startswith("data.accept="):  # the other verbs of its group do not read it either (flows/shard.py)
             lines.append(f"{word} has no effect: a night reads transfer.data.accept")
             continue
+        if _group_of(word) == "data" and "transfer" in READ_BY[verb]:
+            key, _, value = word.partition("=")
+            instead = f"data@transfer.data={value}" if key == "data" else f"transfer.{word}"
+            lines.append(f"{word} has no effect: the data of effnet {verb} are transfer.data; {instead} sets it")
+            continue
         lines.append(f"{word} has no effect: effnet {verb} does not read it; effnet {', '.join(readers)} would")
     return lines
 

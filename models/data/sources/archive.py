@@ -145,7 +145,10 @@ def open_files(path: str, names: Sequence[str]) -> Files:
         entries = [entry for entry in _walk_local(Path(root)) if entry[0] not in archives]
         parts = [*(archive(root, name) for name in present), _loose(root, entries)]
     if not any(part.names for part in parts):
-        raise ConfigError(f"data.path {root} contains nothing of the data set; looked for {', '.join(names)}")
+        raise ConfigError(
+            f"data.path {root} contains nothing of the data set; looked for {', '.join(names)}; "
+            "data=folder reads images of your own"
+        )
     return merge_files(parts)
 
 

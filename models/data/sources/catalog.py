@@ -40,6 +40,7 @@ log = logger()
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
+_FEW_OBJECTS = 2_000  # of a folder that is listed, and whose unusual files are read, within seconds
 _PACKAGED = "is part of a Python package that is installed with effnet; there is nothing to download"
 
 DATA_SETS: dict[str, DataSet] = {
@@ -241,6 +242,13 @@ def download(data: schema.Data, say: Callable[[str], None]) -> Sequence[Path]:
     if data_set.note:
         say(data_set.note)
     return paths
+
+
+def is_small_folder(data: schema.Data) -> bool:
+    """Whether the images are in a folder of an object store that is listed in a few requests."""
+    if data.source != "folder" or not str(data.path).startswith("s3://"):
+        return False
+    return 0 < len(store.list_entries(locate(str(data.path)), at_most=_FEW_OBJECTS)) < _FEW_OBJECTS
 
 
 def packaged() -> frozenset[str]:

@@ -260,10 +260,15 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
-def require_classes(name: str, classes: int) -> None:
-    """Raises ConfigError for a set of a single class, which has nothing to tell apart."""
-    if classes < 2:
+def require_classes(name: str, classes: int, fewest: int = 2) -> None:
+    """Raises ConfigError for a set of fewer classes than a verb takes; of a single one nothing is to be told apart."""
+    if classes < fewest:
         raise ConfigError(f"{name} has a single class; a classifier needs two or more")
+
+
+def count_classes(source: Source) -> int:
+    """Returns the number of classes with images."""
+    return len(np.unique(source.labels))
 
 
 def check_listing(data: schema.Data, listing: Listing, data_set: DataSet, crop_bottom: int = 0) -> Source:

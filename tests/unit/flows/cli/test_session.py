@@ -89,6 +89,15 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
             ["data@transfer.data=folder", f"transfer.data.path={NOWHERE}/images", EXTERNAL],
             "transfer.data: .*no usable credentials",
         ),
+        (
+            "train",
+            ["data.path={tmp}"],
+            r"^data.path=/.* would have no effect: data=mnist5k is part of a .*, and data=f",
+        ),
+        ("shard", ["data.path=s3://bucket/images"], "data=folder reads images of your own, data=webdataset shards of"),
+        ("reproduce", ["data=digits", "data.path={tmp}"], "data=digits is part of a Python package, and data=folder"),
+        ("transfer", ["data.path={tmp}"], "data=mnist5k is part of a Python package, and data=folder reads images"),
+        ("nightly", ["transfer.data.path={tmp}"], r"^transfer.data.path=.* data@transfer.data=folder reads images of"),
         ("gate", ["profile=paper", "data.path=/nonexistent"], "data.path /nonexistent is not a folder"),
         ("linear", ["model=b3"], "model=b3 would have no effect: the networks are those of linear.networks"),
         ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
@@ -216,6 +225,42 @@ def test_a_plan_refuses_an_address_of_which_the_store_has_nothing(monkeypatch: p
     monkeypatch.setattr("infra.store.exists", lambda uri: False)
     with pytest.raises(ConfigError, match="there is no object of this name, and none below it"):
         session.check_given_paths("train", config)
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the object store has as ``s3://bucket/images``."""
+    root = write_tree(tmp_path / "images", {f"cat/{i}.jpg": photo(i) for i in range(12)})
+    monkeypatch.setattr("infra.store.exists", lambda uri: False)
+    place = "models.data.sources.catalog.locate"
+    monkeypatch.setattr(place, lambda path: f"file://{root}" if path == f"{NOWHERE}/images" else path)
+    monkeypatch.setattr("models.data.sources.folder.locate", lambda path: str(root))
+    return root
+
+
+@pytest.mark.parametrize("verb", ["train", "transfer"])
+@pytest.mark.usefixtures("remote")
+def test_a_remote_folder_of_a_single_class_is_refused_before_services_start(verb: str, tmp_path: Path) -> None:
+    key, group = ("transfer.data", "data@transfer.data") if verb == "transfer" else ("data", "data")
+    config = compose.compose([f"{group}=folder", f"{key}.path={NOWHERE}/images", EXTERNAL, "transfer.sets=[]"])
+    prefix = "" if key == "data" else "transfer.data: "
+    with pytest.raises(ConfigError, match=f"^{prefix}folder has a single class; a classifier needs two or more$"):
+        session._check_places(verb, config, tmp_path)
+
+
+def test_a_remote_folder_is_read_early_unless_it_is_large_or_only_sharded(
+    remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose.compose(["data=folder", f"data.path={NOWHERE}/images", EXTERNAL])
+    assert session._check_places("shard", config, tmp_path)
+    monkeypatch.setattr("models.data.sources.catalog._FEW_OBJECTS", 12)
+    monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
+    assert session._check_places("train", config, tmp_path)
+
+
+def test_a_folder_of_new_images_of_one_class_may_be_appended(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "new", {f"cat/{i}.jpg": photo(i) for i in range(4)})
+    session._check_early("train", compose.compose(["data=folder", f"data.path={root}", "data.append=true"]))
 
 
 def test_a_plan_is_made_without_a_store_that_answers(

@@ -70,6 +70,19 @@ def contents(manifest: Manifest, uri: str, split: str) -> list[tuple[int, bytes]
     return sorted(zip(chosen.labels, chosen.blobs, strict=True))
 
 
+@pytest.mark.parametrize("kind", ["in_place", "rewritten"])
+def test_shards_of_a_single_class_are_refused_before_anything_is_written(kind: str, tmp_path: Path) -> None:
+    members = [
+        (f"{i:03d}.{suffix}", photo(i) if suffix == "jpg" else b"3") for i in range(60) for suffix in ("cls", "jpg")
+    ]
+    write_archive(tmp_path / "one" / "0.tar", members)
+    data, storage = settings(tmp_path / "one", shards=kind), f"file://{tmp_path}/store"
+    with pytest.raises(ConfigError, match=r"^webdataset has a single class; a classifier needs two or more$"):
+        _plan(data, storage, fewest_classes=2)
+    assert not list((tmp_path / "store").rglob("*.tar")) + list((tmp_path / "store").rglob("manifest.json"))
+    assert _plan(data, storage).done is None
+
+
 def test_the_samples_of_each_split_are_those_of_the_rewritten_shards(folder: Path, tmp_path: Path) -> None:
     here, there = (
         shard(settings(folder, shards=kind), f"file://{tmp_path}/store") for kind in ("in_place", "rewritten")

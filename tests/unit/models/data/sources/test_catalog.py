@@ -104,6 +104,13 @@ def test_an_address_without_a_bucket_is_refused(path: str) -> None:
         open_source(Data(name="x", source="folder", path=path))
 
 
+def test_a_folder_of_other_images_is_told_the_setting_that_reads_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"contains nothing of the data set; .*; data=folder reads images of your own"
+    ):
+        open_source(data_settings("cifar10", tmp_path))
+
+
 def test_a_path_that_a_packaged_set_does_not_read_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = open_source(data_settings("digits", tmp_path))
     assert f"digits is part of a Python package: data.path {tmp_path} is not read" in caplog.text
