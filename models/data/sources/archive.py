@@ -44,6 +44,7 @@ _SYSTEM = (
 )
 HIDDEN = "hidden files and files of the operating system"
 ICLOUD = "placeholders of files that are in iCloud only (open the folder in Finder and download it)"
+ANNEX = "links of git-annex to images that are not here (git annex get fetches them)"
 HIDDEN_IMAGES = "images in folders whose name begins with a dot"
 EMPTY_FOLDER, TOO_DEEP = "empty folders", f"folders more than {_MAX_OWN_DEPTH} levels deep"
 
@@ -269,9 +270,15 @@ def _walk_own(
             elif is_file:
                 yield name, entry.stat().st_size
             elif not is_folder:
-                skipped.append((name, tar.DEAD_LINK if entry.is_symlink() else tar.NO_FILE))
+                skipped.append((name, _why_no_file(entry)))
         if is_folder and not _is_of_system(entry.name):
             yield from _walk_own(root, skipped, f"{name}/", (*above, identity))
+
+
+def _why_no_file(entry: os.DirEntry[str]) -> str:
+    if not entry.is_symlink():
+        return tar.NO_FILE
+    return ANNEX if "annex/objects/" in str(Path(entry.path).readlink()) else tar.DEAD_LINK
 
 
 def is_hidden(name: str) -> bool:

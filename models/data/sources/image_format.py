@@ -18,8 +18,12 @@ SVG = "SVG"  # by its suffix, too: it is text
 PACKED = ("zip", "gzip", "bzip2", "xz", "Zstandard", "7z", "RAR")
 RAW = "camera raw"
 LFS, OTHER_LFS = "Git LFS pointer", "Git LFS pointer of another file"
-# Kinds of text that a failed download leaves.
-WEB_PAGE, ERROR, XML, JSON = TEXTS_OF_ERRORS = ("web page", "error message of an object store", "XML", "JSON")
+# Texts in place of images: what a failed download leaves, and others.
+WEB_PAGE, ERROR, XML, JSON, HTTP = "web page", "error message of an object store", "XML", "JSON", "HTTP answer"
+ANNEX, BASE64, RECODED = "git-annex pointer", "base64", "re-encoded image"
+KINDS_OF_TEXT = (WEB_PAGE, ERROR, XML, JSON, HTTP, ANNEX, BASE64, RECODED)
+ZEROS, CONVERTED_PNG = "zero-filled", "line-converted PNG"
+DVC, SHORTCUT = "DVC pointer", "shortcut"
 _MISNAMED = "misnamed "  # before what a file is that has the suffix of an image
 SUFFIXES = (".jpg", ".jpeg", ".png")  # of files whose format is checked only when they are read
 IMAGE_SUFFIXES = (
@@ -29,10 +33,18 @@ IMAGE_SUFFIXES = (
 )
 _OTHERS = ("HEIC", "AVIF", "JPEG XL", "JPEG 2000", "Photoshop", "OpenEXR", "PNM", "icon")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_POINTERS = {".dvc": DVC, ".url": SHORTCUT, ".webloc": SHORTCUT}  # suffixes after the name of an image
 _FETCH = "as a failed download leaves: fetch them again"
 _REMEDIES = {
     **dict.fromkeys(CONVERTIBLE, "data.convert=true converts them to PNG"),
-    **dict.fromkeys((*TEXTS_OF_ERRORS, TEXT, EMPTY, f"{EMPTY} image"), _FETCH),
+    **dict.fromkeys((WEB_PAGE, ERROR, XML, JSON, HTTP, TEXT, EMPTY, f"{EMPTY} image"), _FETCH),
+    ZEROS: "as a full disk or a crash leaves: copy them again",
+    RECODED: "saved as text, which loses the pixels: copy them again",
+    CONVERTED_PNG: "transferred as text, which converts line ends: copy them again as binary files",
+    SHORTCUT: "copy the images that they lead to",
+    ANNEX: "git annex get fetches the images",
+    DVC: "dvc pull fetches the images",
+    BASE64: "decode them",
     **dict.fromkeys((*PACKED, *(f"{kind} image" for kind in PACKED)), "decompress them"),
     **dict.fromkeys(_OTHERS, "convert them to JPEG or PNG"),
     RAW: "export their pixels as JPEG or PNG; the previews in them are not taken",
@@ -48,6 +60,9 @@ _SIGNATURES = (
     (b"\0MRM", RAW),  # Minolta
     (b"\xff\xd8", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\x89PNG", CONVERTED_PNG),
+    (b"\xef\xbf\xbd\xef\xbf\xbd", RECODED),  # of a JPEG, whose bytes are no text
+    (b"\xef\xbf\xbdPNG", RECODED),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"II*\0", "TIFF"),
@@ -88,6 +103,9 @@ _TEXTS = tuple(
         (ERROR, rb"(<\?xml[^>]*>\s*)?<(Error|ErrorResponse)\b"),
         (SVG, rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype\s+svg[^>]*>\s*)?<svg"),
         (XML, rb"<"),
+        (HTTP, rb"HTTP/\d"),
+        (ANNEX, rb"\S*/?annex/objects/"),
+        (BASE64, rb"(data:image/|/9j/4|iVBORw0KGgo)"),
         (JSON, rb"[{\[]\s*[\"{\[\]}]"),
     )
 )
@@ -127,6 +145,8 @@ def identify_content(data: bytes) -> str:
     kind = identify_format(data[:HEAD_BYTES])
     if kind == "TIFF" and is_raw(data):
         return RAW
+    if kind == UNKNOWN and not any(data[:_BEGINNING]):
+        return ZEROS
     if kind != TEXT:
         return kind
     beginning = data[:_BEGINNING].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -143,8 +163,11 @@ def identify_named(head: bytes, name: str) -> str:
         return RAW
     if kind == TEXT and name.endswith(".svg"):
         return SVG
+    stem, dot, suffix = name.rpartition(".")
+    if stem.endswith(IMAGE_SUFFIXES) and kind == TEXT and f"{dot}{suffix}" in _POINTERS:
+        return _POINTERS[f"{dot}{suffix}"]
     is_packed = kind in PACKED and name.endswith(_COMPRESSED)
-    if not (name.rpartition(".")[0] if is_packed else name).endswith(IMAGE_SUFFIXES):
+    if not (stem if is_packed else name).endswith(IMAGE_SUFFIXES):
         return OTHER_LFS if kind == LFS else kind
     if is_packed or kind == EMPTY:
         return f"{kind} image"

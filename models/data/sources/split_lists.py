@@ -14,29 +14,27 @@ from typing import NamedTuple
 
 from conf import schema
 from conf.data_set import FOLD_TOLERANCE
-from conf.text import escaped, list_some, logger
+from conf.text import escaped, logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.image_names import index_images, match_name
-from models.data.sources.json_tables import JSON, JSON_LINES, read_json_names
+from models.data.sources.json_tables import JSON, JSON_LINES
+from models.data.sources.list_files import LISTED, describe_unread, find_lists, may_list, place_of, read_name
 from models.data.sources.matlab import MATLAB
 from models.data.sources.splits import (
     SPLIT_WORDS,
     WHOLE_TREE,
     codes_of,
     is_evaluation,
+    kind_of_text,
     rest_of,
     split_among,
     split_of,
-    words_of,
 )
-from models.data.sources.tables import MAX_BYTES, TABLES, Table, cell_of, decode, is_of_predictions, read_tables
+from models.data.sources.tables import Table, cell_of, decode, read_tables
 
 log = logger()
 _STRUCTURED = (*JSON_LINES, JSON, MATLAB)
-_NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
-_LISTED = 0.9  # of the lines of a list that name an image of the set; the others are a header, or images that lack
-_LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
 _PARTITION = {"0": "train", "1": "val", "2": "test"}
 _IS_TRAIN = {"1": "train", "true": "train", "0": "test", "false": "test"}
 _IS_VAL = {"0": "train", "false": "train", "1": "val", "true": "val"}
@@ -45,16 +43,8 @@ _CODES = (
     | dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "is_test", "test"), _IS_VAL)
     | {"partition": SPLIT_WORDS | _PARTITION}
 )  # codes of columns, by their header; of other columns the words of splits
+_SHORT = {"tr": "train", "trn": "train", "va": "val", "ts": "test", "te": "test", "tst": "test"}
 _SPLIT_HEADERS = ("split", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
-_LISTS = (".list", ".flist", ".ids", ".yaml", ".yml")  # of texts with a name a line, which may also have no suffix
-_PACKED = (".gz", ".zip", ".bz2", ".xz")
-_UNREAD = (
-    *(".mat", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".parquet", ".feather", ".arrow", ".xlsx", ".xls", ".ods"),
-    *(".h5", ".xml", ".toml", *(f"{end}{packed}" for end in (*TABLES, *_LISTS) for packed in _PACKED)),
-)
-_DIVISIONS = frozenset(
-    ("split", "splits", "partition", "partitions", "fold", "folds")
-)  # in names of lists of all splits
 _MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 _FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
 _WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
@@ -98,7 +88,12 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
         texts_of_column = {text.lower() for texts in column.values() for text in texts}
         if texts_of_column <= SPLIT_WORDS.keys():  # the header may be a row
             codes = codes_of(texts_of_column)
-        kinds = {image: {codes.get(text.lower(), "") for text in texts} for image, texts in column.items()}
+        if header in _SPLIT_HEADERS and texts_of_column <= _SHORT.keys() | SPLIT_WORDS.keys():
+            codes = codes | _SHORT
+        every = {text for texts in column.values() for text in texts}
+        are_few = len(every) <= _MAX_FOLDS  # else names of images
+        words = {text: codes.get(text.lower()) or (are_few and kind_of_text(text)) or "" for text in every}
+        kinds = {image: {words[text] for text in texts} for image, texts in column.items()}
         present = set().union(*kinds.values())
         if "train" in present and len(present) > 1 and "" not in present:
             return number, {image: min(one) for image, one in kinds.items()}
@@ -123,27 +118,27 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
     """
     if kinds := _read_names(images):
         return kinds, "the names of the images state the splits"
-    unread = _describe_unread(files, images)
-    if not any(_may_list(files, row, len(images)) for row in range(len(files.names))):
+    unread = describe_unread(files, images)
+    if not any(may_list(files, row, len(images)) for row in range(len(files.names))):
         return {}, unread  # without the index of the images, which is large for a large set
     index = index_images(images)
     if (numbered := _read_numbered(files, index)) is not None:
         return numbered
     divisions: dict[tuple[str, ...], _Lists] = {}
-    listed = [*_find_lists(files, index, len(images)), *_find_json(files, images)]
+    listed = [*find_lists(files, index, len(images)), *_find_json(files, images)]
     beside: dict[tuple[str, str], list[str]] = {}
     for path, *_ in listed:
-        beside.setdefault(_place_of(path), []).append(_stem(path))
+        beside.setdefault(place_of(path), []).append(read_name(path)[1])
     for path, kind, named, is_whole in listed:
-        if is_evaluation(_stem(path)):
-            kind = split_among(_stem(path), beside[_place_of(path)]) or kind
-        stem = _stem(path)
-        key = (path.rpartition("/")[0], *rest_of(stem), "/", *re.findall(r"\d+", stem))
+        folder, stem = read_name(path)
+        if is_evaluation(stem):
+            kind = split_among(stem, beside[place_of(path)]) or kind
+        key = (folder, *rest_of(stem), "/", *re.findall(r"\d+", stem))
         lists = divisions.setdefault(key, _Lists({}, [], []))
         lists.images.setdefault(kind, set()).update(named)
         (lists.paths if is_whole else lists.others).append(path)
     for key, lists in list(divisions.items()):
-        if lists.others and len(set().union(*lists.images.values())) < _LISTED * len(images):
+        if lists.others and len(set().union(*lists.images.values())) < LISTED * len(images):
             del divisions[key]
         lists.paths.extend(lists.others)
     complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}
@@ -207,57 +202,13 @@ def _read_folds(table: Table, number: int, data: schema.Data) -> tuple[dict[str,
     return {}, f"splits are drawn, not those of {where}; {settings} takes its first fold as val"
 
 
-def _may_list(files: Files, row: int, count: int) -> bool:
-    """Whether a file is a text that is large enough to name a part of so many images."""
-    name = files.names[row].rpartition("/")[2]
-    if name.lower().endswith(MATLAB):  # which are compressed
-        return bool(files.sizes[row] <= MAX_BYTES)
-    is_text = (name.lower().endswith((*TABLES, *_LISTS)) or "." not in name) and not is_of_predictions(name)
-    return is_text and _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES
-
-
 def _find_json(files: Files, images: Sequence[str]) -> Iterator[tuple[str, str, set[str], bool]]:
-    """Yields each JSON or MATLAB file named after a split that names images; see ``_find_lists``."""
-    if any(name.lower().endswith(_STRUCTURED) and split_of(_stem(name)) for name in files.names):
+    """Yields each JSON or MATLAB file named after a split that names images; see ``find_lists``."""
+    if any(name.lower().endswith(_STRUCTURED) and split_of(read_name(name)[1]) for name in files.names):
         for table, _ in read_tables(files, images, _STRUCTURED):
-            kind = split_of(_stem(table.path))
+            kind = split_of(read_name(table.path)[1])
             if kind is not None and find_column(table)[0] is None:
                 yield table.path, kind, set(table.rows), True
-
-
-def _find_lists(files: Files, index: Mapping[str, str | None], count: int) -> Iterator[tuple[str, str, set[str], bool]]:
-    """Yields each text that is named after a split and names images: its kind, these, and whether most lines do."""
-    for row, path in enumerate(files.names):
-        name = path.rpartition("/")[2]
-        kind = split_of(_stem(path), both="trainval")
-        is_of_image = (name.rpartition(".")[0] or name) in index
-        if kind is None or is_of_image or not _may_list(files, row, count):
-            continue
-        lines = _lines_of(name, decode(files.read(row)))
-        matches = [_match_line(line, index) for line in lines]
-        named = {image for image in matches if image is not None}
-        if named:
-            yield path, kind, named, sum(image is not None for image in matches) >= _LISTED * len(lines) - 1
-
-
-def _lines_of(name: str, text: str) -> list[str]:
-    """Returns the lines of a list, the words of one in a single line, or the texts of a list in JSON."""
-    if name.lower().endswith(JSON):
-        return read_json_names(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if name.lower().endswith(JSON_LINES):
-        return lines if all(line.startswith('"') for line in lines) else []
-    if name.lower().endswith(MATLAB):
-        return []
-    return lines if len(lines) > 1 else [word for line in lines for word in re.split(r"[,;\t| ]+", line) if word]
-
-
-def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:
-    """Returns the image that a line of a list names, alone or in a column."""
-    for text in (line, line.rpartition(" ")[0].strip(), *re.split(r"[,;\t| ]+", line)):
-        if text and (image := match_name(text.strip(" '\""), index)) is not None:
-            return image
-    return None
 
 
 def _divide(root: str, lists: _Lists, images: Sequence[str]) -> dict[str, str]:
@@ -295,7 +246,7 @@ def _choose(
     """
     most = max(map(len, complete.values()))
     # Lists of a part of the images are about something else, as those of ImageSets/Segmentation of Pascal VOC.
-    whole = [key for key, kinds in complete.items() if len(kinds) >= _LISTED * most]
+    whole = [key for key, kinds in complete.items() if len(kinds) >= LISTED * most]
     first, *others = sorted(whole, key=lambda key: [(len(part), part) for part in key])
     different = [key for key in others if complete[key] != complete[first]]
     numbered = [key for key in different if key[: key.index("/")] == first[: first.index("/")]]
@@ -337,38 +288,8 @@ def _refuse_partial(root: str, divisions: Mapping[tuple[str, ...], _Lists], imag
     """Refuses a list that names a part of the images as train where none names the others."""
     for lists in divisions.values():
         named = set().union(*lists.images.values())
-        if len(named) <= _LISTED * len(images):
+        if len(named) <= LISTED * len(images):
             raise ConfigError(
                 f"{root}: {', '.join(lists.paths)} names {len(named):,} of {len(images):,} images, and no list names "
                 f"the held-out ones; add it; {_WITHOUT}"
             )
-
-
-def _describe_unread(files: Files, images: Sequence[str]) -> str:
-    """Returns a line about a file that may have the splits and is not read, as ``lists/train_list.mat``."""
-    names = [
-        path
-        for row, path in enumerate(files.names)
-        if _may_divide(path) and files.sizes[row] >= _NAME_BYTES * len(images)
-    ]
-    return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
-
-
-def _may_divide(path: str) -> bool:
-    """Whether a file may have splits by its name: that of a split in a format that is not read, or of all splits."""
-    is_of_all = not _DIVISIONS.isdisjoint(words_of(_stem(path)))
-    is_unread = path.lower().endswith((*_UNREAD, JSON, *JSON_LINES, ".yaml", ".yml"))
-    return (is_unread and split_of(_stem(path)) is not None) or (
-        is_of_all and (is_unread or path.lower().endswith((*TABLES, *_LISTS)))
-    )
-
-
-def _place_of(path: str) -> tuple[str, str]:
-    """Returns the folder of a list, and its numbers, which tell the lists of several divisions apart."""
-    return path.rpartition("/")[0], " ".join(re.findall(r"\d+", _stem(path)))
-
-
-def _stem(path: str) -> str:
-    """Returns the name of a list without folder, suffix and the word list, which is none of its content."""
-    name = path.rpartition("/")[2]
-    return _LIST.sub(" ", name.rpartition(".")[0] or name)

@@ -92,6 +92,11 @@ def kind_of(name: str) -> str | None:
     return None if rest else "train" if kind == _BOTH else kind
 
 
+def kind_of_text(text: str) -> str | None:
+    """Returns what a text of a column states as ``kind_of``; test also for a part of it, as PublicTest of FER2013."""
+    return "test" if _is_part_of_test(text) else kind_of(text)
+
+
 def has_splits(folders: Collection[str]) -> bool:
     """Whether folders are train and a held-out split by their names, perhaps among others."""
     kinds = {kind_of(folder) for folder in folders}

@@ -32,10 +32,10 @@ from models.data.sources.image_format import (
     DECODED,
     EMPTY,
     HEAD_BYTES,
+    KINDS_OF_TEXT,
     PACKED,
     RAW,
     TEXT,
-    TEXTS_OF_ERRORS,
     UNKNOWN,
     describe_kind,
     identify_content,
@@ -59,7 +59,7 @@ from models.data.sources.wds_labels import (
 
 log = logger()
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
-_NO_IMAGES = (*TEXTS_OF_ERRORS, TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
+_NO_IMAGES = (*KINDS_OF_TEXT, TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES = 2**20
 _SCAN_THREADS = 8

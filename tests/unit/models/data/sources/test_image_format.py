@@ -26,10 +26,24 @@ NO_IMAGES = {
     "JSON": b'{"message": "rate limit exceeded"}',
     "XML": b"<annotation><folder>a</folder></annotation>",
     "text": b"Not found",
+    "HTTP answer": b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 0\r\nServer: x\r\n\r\n",
+    "git-annex pointer": b"/annex/objects/SHA256E-s12345--4d7a.jpg\n",
+    "base64": b"data:image/jpeg;base64,/9j/4AAQSkZJRg",
+    "re-encoded image": photo(0).decode("utf-8", "replace").encode(),
+    "zero-filled": bytes(5000),
+    "line-converted PNG": photo(0, "PNG").replace(b"\r\n", b"\n"),
     "empty": b"",
     "gzip": gzip.compress(photo(0)),
 }
-REMEDIES = {"Git LFS pointer": "git lfs pull fetches the images", "gzip": "decompress them"}
+REMEDIES = {
+    "Git LFS pointer": "git lfs pull fetches the images",
+    "gzip": "decompress them",
+    "git-annex pointer": "git annex get fetches the images",
+    "base64": "decode them",
+    "re-encoded image": "saved as text, which loses the pixels: copy them again",
+    "zero-filled": "as a full disk or a crash leaves: copy them again",
+    "line-converted PNG": "transferred as text, which converts line ends: copy them again as binary files",
+}
 DOWNLOAD = "as a failed download leaves: fetch them again"
 
 
@@ -108,6 +122,24 @@ def test_compressed_images_count_as_lost_images_and_compressed_tables_do_not(tmp
         ConfigError, match=r"12 of 24 files .*: 12 gzip image files \(decompress them\), first ant/0.jp"
     ):
         open_tree(tmp_path, packed | tree({"ant": 6, "bee": 6}))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "said"),
+    [("dvc", r"12 DVC pointer files \(dvc pull fetches the images\)"), ("url", r"12 shortcut files \(copy the images")],
+)
+def test_what_stands_for_an_image_elsewhere_counts_as_a_lost_image(suffix: str, said: str, tmp_path: Path) -> None:
+    files = {f"ant/{i}.jpg.{suffix}": b"outs:\n- path: x.jpg\n" for i in range(12)}
+    with pytest.raises(ConfigError, match=f"12 of 24 files would not be used: {said}"):
+        open_tree(tmp_path, files | tree({"ant": 6, "bee": 6}))
+
+
+def test_links_of_git_annex_without_their_images_are_named(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "set", tree({"ant": 6, "bee": 6}))
+    for i in range(12):
+        (root / "ant" / f"annex{i}.jpg").symlink_to(f"../.git/annex/objects/xx/{i}.jpg")
+    with pytest.raises(ConfigError, match=r"12 links of git-annex to images that are not here \(git annex get fetches"):
+        open_tree(tmp_path, {})
 
 
 def test_a_table_that_is_a_pointer_is_named_and_is_no_image(tmp_path: Path) -> None:

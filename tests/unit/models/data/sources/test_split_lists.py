@@ -38,6 +38,12 @@ def by_class(names: list[str]) -> dict[str, list[str]]:
     return {word: [name for name in names if name.startswith(word)] for word in ("ant", "bee", "cat")}
 
 
+def column(train: str, held_out: str) -> dict[str, bytes]:
+    """A table with a column of splits by these words."""
+    rows = [f"{name},{train if i % 3 else held_out}" for i, name in enumerate(IMAGES)]
+    return {"labels.csv": text(["image,split", *rows])}
+
+
 def names_of(source: Source, part: int) -> set[str]:
     return {name.decode().removeprefix("images/") for name in source.names[source.split == part].tolist()}
 
@@ -101,7 +107,12 @@ def names_of(source: Source, part: int) -> set[str]:
         },
         lists("train.jsonl", "val.jsonl", json.dumps),
         lists("splits/train", "splits/test"),
-        lists("train.list", "test.list"),
+        lists("train.list", "test.names"),
+        lists("train/files.txt", "test/files.txt"),
+        column("tr", "te"),
+        column("train_set", "test_set"),
+        column("Training", "PublicTest"),
+        column("train", "held-out"),
         lists("train.yaml", "test.yaml", lambda name: f"- {name}"),
         {"train.txt": " ".join(TRAINED).encode(), "test.txt": ",".join(IMAGES[::3]).encode()},
     ],
