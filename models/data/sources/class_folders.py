@@ -39,7 +39,10 @@ def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listi
         {one for tree in trees for path in tree for one, _, image in [path.partition("/")] if is_image(image)}
     )
     if not names or len(names) > classes:
-        raise ConfigError(f"{files.root} has {len(names)} folders {folders[0]}/CLASS/IMAGE, {classes} are expected")
+        raise ConfigError(
+            f"{files.root} has {len(names)} folders {folders[0]}/CLASS/IMAGE, {classes} are expected; "
+            "data=folder reads images of your own"
+        )
     rank = {name: label for label, name in enumerate(names)}
     entries = Listing(files, names)
     for part, top, tree in zip((TRAIN, VAL), folders, trees, strict=True):
