@@ -14,6 +14,7 @@ SUFFIXES = (
 _COMPRESSION, _PHOTOMETRIC, _SUB_PAGES, _DNG_VERSION = 259, 262, 330, 50706
 _SENSOR = (32803, 34892)  # photometric interpretation: colour filter array, linear raw
 _COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)  # of Sony, packed, Samsung, Nikon, Kodak and Pentax
+_CLASSIC = (b"*\0", b"\0*")  # of a TIFF below 4 GiB, as all raw images are
 _MAX_PAGES, _MAX_TAGS = 20, 1_000
 _BYTES = {3: 2, 4: 4, 13: 4}  # of a value, by the type of a tag: short, long, place of a page
 
@@ -24,7 +25,7 @@ def is_raw(data: bytes) -> bool:
     Args:
         data: The whole file, or as much of it as is known: pages beyond its end do not count.
     """
-    for tags in _read_pages(data):
+    for tags in _read_pages(data) if data[2:4] in _CLASSIC else ():
         if _DNG_VERSION in tags or not set(_SENSOR).isdisjoint(tags.get(_PHOTOMETRIC, ())):
             return True
         if not set(_COMPRESSIONS).isdisjoint(tags.get(_COMPRESSION, ())):

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from conf.text import list_some
 from models.data.sources.archive import ARCHIVES, Files
 from models.data.sources.image_format import HEAD_BYTES, IMAGE_SUFFIXES, TEXT, identify_format
-from models.data.sources.image_names import match_name
+from models.data.sources.image_names import Index, fold_name, match_name
 from models.data.sources.json_tables import JSON, JSON_LINES, read_json_names
 from models.data.sources.matlab import MATLAB
 from models.data.sources.splits import names_no_class, split_of, words_of
-from models.data.sources.tables import MAX_BYTES, TABLES, decode, is_of_predictions
+from models.data.sources.tables import MAX_BYTES, SUFFIXES, TABLES, decode, is_of_predictions
 
 LISTED = 0.9  # of the lines of a list that name an image of the set; the others are a header, or images that lack
 _NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
@@ -59,18 +59,23 @@ def may_list(files: Files, row: int, count: int) -> bool:
     return name.endswith(TABLES) or (not is_other and split_of(read_name(path)[1], both="both") is not None)
 
 
-def find_lists(files: Files, index: Mapping[str, str | None], count: int) -> Iterator[tuple[str, str, set[str], bool]]:
-    """Yields each text that is named after a split and names images: its kind, these, and whether most lines do."""
+def find_lists(files: Files, index: Index, count: int) -> Iterator[tuple[str, str, set[str], bool]]:
+    """Yields each text that is named after a split: its kind, the images that it names, and whether most lines do.
+
+    Texts of other suffixes than those of tables may be about anything, and are skipped if they name none.
+    """
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2]
         kind = split_of(read_name(path)[1], both="trainval")
-        is_of_image = (name.rpartition(".")[0] or name) in index
+        is_of_image = (name.rpartition(".")[0] or name) in index.images
         if kind is None or is_of_image or not may_list(files, row, count):
             continue
         lines = _read_lines(files, row)
-        matches = [_match_line(line, index) for line in lines]
+        matches = [_match_line(line, index.images) for line in lines]
+        if not any(matches) and lines:
+            matches = [_match_line(fold_name(line), index.folded) for line in lines]
         named = {image for image in matches if image is not None}
-        if named:
+        if named or (lines and name.lower().endswith(SUFFIXES)):
             yield path, kind, named, sum(image is not None for image in matches) >= LISTED * len(lines) - 1
 
 
@@ -97,7 +102,7 @@ def _read_lines(files: Files, row: int) -> list[str]:
     lines = [line.strip() for line in decode(data).splitlines() if line.strip()]
     if name.endswith(JSON_LINES):
         return lines if all(line.startswith('"') for line in lines) else []
-    return lines if len(lines) > 1 else [word for line in lines for word in re.split(r"[,;\t| ]+", line) if word]
+    return lines if len(lines) > 1 else [word for line in lines for word in re.split(r"[][(),;\t| ]+", line) if word]
 
 
 def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:

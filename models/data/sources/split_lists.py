@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from conf import schema
 from conf.data_set import FOLD_TOLERANCE
-from conf.text import escaped, logger
+from conf.text import escaped, list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
-from models.data.sources.image_names import index_images, match_name
+from models.data.sources.image_names import Index, index_images, match_name
 from models.data.sources.json_tables import JSON, JSON_LINES
 from models.data.sources.list_files import LISTED, describe_unread, find_lists, may_list, place_of, read_name
 from models.data.sources.matlab import MATLAB
@@ -121,11 +121,13 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
     unread = describe_unread(files, images)
     if not any(may_list(files, row, len(images)) for row in range(len(files.names))):
         return {}, unread  # without the index of the images, which is large for a large set
-    index = index_images(images)
-    if (numbered := _read_numbered(files, index)) is not None:
+    index = Index(index_images(images))
+    if (numbered := _read_numbered(files, index.images)) is not None:
         return numbered
     divisions: dict[tuple[str, ...], _Lists] = {}
-    listed = [*find_lists(files, index, len(images)), *_find_json(files, images)]
+    texts = list(find_lists(files, index, len(images)))
+    unread = unread or _describe_others([(path, kind) for path, kind, named, _ in texts if not named])
+    listed = [*(one for one in texts if one[2]), *_find_json(files, images)]
     beside: dict[tuple[str, str], list[str]] = {}
     for path, *_ in listed:
         beside.setdefault(place_of(path), []).append(read_name(path)[1])
@@ -159,6 +161,13 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
                 unread = unread or said
     _refuse_partial(files.root, divisions, images)
     return {}, unread
+
+
+def _describe_others(lists: Sequence[tuple[str, str]]) -> str:
+    """Returns a line about texts named after train and a held-out split that name no image; empty for others."""
+    if not {"train"} < {kind for _, kind in lists}:
+        return ""
+    return f"splits are drawn: {list_some(sorted(path for path, _ in lists))} name none of the images"
 
 
 def _read_names(images: Sequence[str]) -> dict[str, str]:

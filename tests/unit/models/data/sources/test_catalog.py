@@ -105,10 +105,10 @@ def test_an_address_without_a_bucket_is_refused(path: str) -> None:
 
 
 def test_a_folder_of_other_images_is_told_the_setting_that_reads_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"contains nothing of the data set; .*; data=folder reads images of your own"):
+    with pytest.raises(ConfigError, match=r"contains nothing of the data set; .*; data=folder reads images of y"):
         open_source(data_settings("cifar10", tmp_path))
     write_tree(tmp_path, {f"{label}/{i}.jpg": photo(i) for label in ("ant", "bee") for i in range(3)})
-    with pytest.raises(ConfigError, match=r"has 0 folders train/CLASS/IMAGE, 10 are .*; data=folder reads images of your"):
+    with pytest.raises(ConfigError, match=r"has 0 folders train/CLASS/IMAGE, 10 are .*; data=folder reads images"):
         open_source(data_settings("cifar10", tmp_path))
 
 

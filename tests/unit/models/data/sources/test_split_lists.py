@@ -108,6 +108,8 @@ def names_of(source: Source, part: int) -> set[str]:
         lists("train.jsonl", "val.jsonl", json.dumps),
         lists("splits/train", "splits/test"),
         lists("train.list", "test.names"),
+        lists("train.txt", "test.txt", str.upper),
+        {"train.txt": repr(TRAINED).encode(), "test.txt": repr(IMAGES[::3]).encode()},
         lists("train/files.txt", "test/files.txt"),
         column("tr", "te"),
         column("train_set", "test_set"),
@@ -355,6 +357,13 @@ def test_lists_that_would_be_refused_are_said_where_the_folder_of_train_is_named
     assert counts(source) == [36, 0, 0]
     assert "splits are drawn, not those of lists: " in source.class_differences[0]
     assert "bee/bee_0007.jpg is in test and in train by" in source.class_differences[0]
+
+
+def test_lists_that_name_no_image_are_said(tmp_path: Path) -> None:
+    files = lists("train.txt", "test.txt", lambda name: name.replace("_", "-"))
+    source = open_tree(tmp_path, FILES | files | {"train.py": b"train()\n", "test.py": b"test()\n"})
+    assert counts(source) == [36, 0, 0]
+    assert source.class_differences == ("splits are drawn: test.txt, train.txt name none of the images",)
 
 
 @pytest.mark.parametrize("name", ["train.txt.gz", "splits.npz", "split.pkl", "splits.xml", "fold0.txt", "folds.json"])
