@@ -97,7 +97,7 @@ def test_photographs_and_their_networks_are_read_before_the_first_job(
     made: MadeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.jpg").write_bytes(b"<html>")
-    with pytest.raises(DataError, match="photograph x: neither JPEG nor PNG, but text"):
+    with pytest.raises(DataError, match="photograph x: neither JPEG nor PNG, but web page"):
         check(made, f"photographs.images=[{tmp_path}/x.jpg]")
     monkeypatch.setitem(packaged.WEIGHTS, "efficientnet_lite0", ("no_such_package", "x.pth"))
     with pytest.raises(NotFoundError, match=r"x\.pth of the Python package no_such_package is not installed"):
