@@ -124,25 +124,9 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
     index = Index(index_images(images))
     if (numbered := _read_numbered(files, index.images)) is not None:
         return numbered
-    divisions: dict[tuple[str, ...], _Lists] = {}
     texts = list(find_lists(files, index, len(images)))
     unread = unread or _describe_others([(path, kind) for path, kind, named, _ in texts if not named])
-    listed = [*(one for one in texts if one[2]), *_find_json(files, images)]
-    beside: dict[tuple[str, str], list[str]] = {}
-    for path, *_ in listed:
-        beside.setdefault(place_of(path), []).append(read_name(path)[1])
-    for path, kind, named, is_whole in listed:
-        folder, stem = read_name(path)
-        if is_evaluation(stem):
-            kind = split_among(stem, beside[place_of(path)]) or kind
-        key = (folder, *rest_of(stem), "/", *re.findall(r"\d+", stem))
-        lists = divisions.setdefault(key, _Lists({}, [], []))
-        lists.images.setdefault(kind, set()).update(named)
-        (lists.paths if is_whole else lists.others).append(path)
-    for key, lists in list(divisions.items()):
-        if lists.others and len(set().union(*lists.images.values())) < LISTED * len(images):
-            del divisions[key]
-        lists.paths.extend(lists.others)
+    divisions = _group([*(one for one in texts if one[2]), *_find_json(files, images)], len(images))
     complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}
     if complete:
         return _choose(files.root, complete, divisions)
@@ -161,6 +145,32 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
                 unread = unread or said
     _refuse_partial(files.root, divisions, images)
     return {}, unread
+
+
+def _group(listed: Sequence[tuple[str, str, set[str], bool]], count: int) -> dict[tuple[str, ...], _Lists]:
+    """Returns the lists by the division that they are of: their folder, the words of their names, and numbers.
+
+    Args:
+        listed: Lists, as ``find_lists`` returns them.
+        count: Number of images. Lists of which most lines name none are of a division that names nearly all.
+    """
+    beside: dict[tuple[str, str], list[str]] = {}
+    for path, *_ in listed:
+        beside.setdefault(place_of(path), []).append(read_name(path)[1])
+    divisions: dict[tuple[str, ...], _Lists] = {}
+    for path, kind, named, is_whole in listed:
+        folder, stem = read_name(path)
+        if is_evaluation(stem):
+            kind = split_among(stem, beside[place_of(path)]) or kind
+        key = (folder, *rest_of(stem), "/", *re.findall(r"\d+", stem))
+        lists = divisions.setdefault(key, _Lists({}, [], []))
+        lists.images.setdefault(kind, set()).update(named)
+        (lists.paths if is_whole else lists.others).append(path)
+    for key, lists in list(divisions.items()):
+        if lists.others and len(set().union(*lists.images.values())) < LISTED * count:
+            del divisions[key]
+        lists.paths.extend(lists.others)
+    return divisions
 
 
 def _describe_others(lists: Sequence[tuple[str, str]]) -> str:
