@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkout import ROOT
+from made_archives import write_archive
 from PIL import Image
 
 from conf.overrides import replace
@@ -38,6 +40,27 @@ def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images of one class."""
     return write_images(tmp_path_factory.mktemp("single"), {"cat": 60})
+
+
+@pytest.fixture(scope="module")
+def remote(single: Path, services: Addresses) -> str:
+    """The same folder in the object store."""
+    uri = "s3://effnet-single/images"
+    store.ensure_root(uri)
+    for path in single.rglob("*.png"):
+        store.upload(path, f"{uri}/{path.relative_to(single)}")
+    return uri
+
+
+@pytest.fixture(scope="module")
+def shards(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as a WebDataset shard."""
+    members = [
+        (f"{path.stem}.{end}", path.read_bytes() if end == "png" else b"3")
+        for path in single.rglob("*.png")
+        for end in ("cls", "png")
+    ]
+    return write_archive(tmp_path_factory.mktemp("shards") / "0.tar", members)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +113,10 @@ TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
         ),
         pytest.param(["train", "register=my model"], 2, "register must be 1 to 63 of", marks=SLOW),
         (["train", "data=folder", "data.path={single}"], 2, "folder has a single class"),
+        (["train", "data=folder", "data.path={remote}"], 2, "folder has a single class"),
+        pytest.param(
+            ["train", "data=webdataset", "data.path={shards}"], 2, "webdataset has a single class", marks=SLOW
+        ),
         pytest.param(["train", "register=theirs"], 2, "MLflow has a model theirs that is not effnet's", marks=SLOW),
         pytest.param(["transfer", "register=theirs"], 2, "MLflow has a model theirs that is not effnet's", marks=SLOW),
         pytest.param(["register", "no-such-job"], 2, "no-such-job", marks=SLOW),
@@ -99,9 +126,17 @@ TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
 )
 @pytest.mark.usefixtures("theirs")
 def test_what_a_last_step_refuses_is_refused_before_the_first_job(
-    services_dir: Path, lacking: Path, single: Path, words: list[str], code: int, message: str
+    services_dir: Path,
+    lacking: Path,
+    single: Path,
+    remote: str,
+    shards: Path,
+    words: list[str],
+    code: int,
+    message: str,
 ) -> None:
-    verb, *given = [word.replace("{lacking}", str(lacking)).replace("{single}", str(single)) for word in words]
+    places = {"{lacking}": lacking, "{single}": single, "{remote}": remote, "{shards}": shards}
+    verb, *given = [reduce(lambda text, key: text.replace(key, str(places[key])), places, word) for word in words]
     argv = [sys.executable, "-m", "flows", verb, *replace(SMALL, [*given, f"run_dir={services_dir}"])]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
@@ -109,3 +144,5 @@ def test_what_a_last_step_refuses_is_refused_before_the_first_job(
     assert (ended.returncode, message in last) == (code, True), ended.stderr
     assert "Traceback" not in ended.stderr
     assert store.list_uris(f"{STORAGE}/jobs") == []
+    if "single class" in message:
+        assert not any(uri.endswith("manifest.json") for uri in store.list_uris(f"{STORAGE}/data/{last.split()[1]}"))
