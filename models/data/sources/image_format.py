@@ -93,8 +93,11 @@ _SIGNATURES = (
     (b"\xff\xfe", TEXT),  # UTF-16
     (b"\xfe\xff", TEXT),
 )
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
-_BRANDS |= {b"crx ": RAW}  # Canon
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"mif1", b"msf1"), "HEIC"),
+    b"crx ": RAW,  # Canon
+}
 _BEGINNING = 1024  # bytes of a text that tell what it is
 _TEXTS = tuple(
     (name, re.compile(pattern, re.IGNORECASE | re.DOTALL))

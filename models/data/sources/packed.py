@@ -68,6 +68,8 @@ def describe_containers(files: Files) -> str:
                 f"; {name} ({what}) may hold images and is not read: save them as files CLASS/IMAGE, or as WebDataset "
                 "shards"
             )
+    if pointers := [name for name in files.names if name.endswith(".dvc")]:
+        return f"; {min(pointers)} is a DVC pointer: dvc pull fetches the images"
     row = next((row for row, name in enumerate(files.names) if name.lower().endswith((".csv", ".tsv"))), None)
     if row is None:
         return ""

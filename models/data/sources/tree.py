@@ -34,16 +34,8 @@ from models.data.sources.packed import SUFFIXES, find_copies, find_unread_versio
 from models.data.sources.unused import Unused
 
 ARCHIVE = "archive"  # of the suffix of one
-NO_IMAGES = (
-    *PACKED,
-    ARCHIVE,
-    "PDF",
-    "Parquet",
-    "HDF5",
-    TEXT,
-    EMPTY,
-    OTHER_LFS,
-)  # formats of files that accompany images
+# Formats of files that accompany images.
+NO_IMAGES = (*PACKED, ARCHIVE, "PDF", "Parquet", "HDF5", TEXT, EMPTY, OTHER_LFS)
 NO_PICTURES = (UNKNOWN, "video", "NumPy")  # formats of files whose folders are therefore no classes
 MASKS = "images in folders of masks, which the classes have beside those of images"
 COPIES = "images in folders that repeat the others by names and sizes"

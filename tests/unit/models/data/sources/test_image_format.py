@@ -134,6 +134,13 @@ def test_what_stands_for_an_image_elsewhere_counts_as_a_lost_image(suffix: str, 
         open_tree(tmp_path, files | tree({"ant": 6, "bee": 6}))
 
 
+def test_a_folder_with_pointers_of_dvc_alone_is_told_the_command_that_fetches_its_images(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no usable images .*; images.dvc is a DVC pointer: dvc pull fetches the imag"
+    ):
+        open_tree(tmp_path, {"images.dvc": b"outs:\n- path: images\n", "readme.txt": b"text"})
+
+
 def test_links_of_git_annex_without_their_images_are_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "set", tree({"ant": 6, "bee": 6}))
     for i in range(12):
