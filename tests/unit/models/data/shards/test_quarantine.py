@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from growing_folder import add, shard
 from PIL import Image
 
 from conf import compose
@@ -70,6 +71,17 @@ def test_unusable_images_are_counted_by_what_they_are(tmp_path: Path) -> None:
     assert describe_notes(notes) == "the first is a: cut; 2 are as b: 1 of 7 bytes"
     for what in ("empty (as a failed", "web page (as a failed download", "a JPEG without a frame header"):
         assert said.count(what) == 1
+
+
+def test_a_few_unusable_images_are_logged_by_what_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add(tmp_path / "images", 0, 60)
+    for name, content in {"a.jpg": b"<html>404</html>", "b.jpg": b"", "c.jpg": b""}.items():
+        (tmp_path / "images" / "cat" / name).write_bytes(content)
+    shard(Data(name="made", source="folder", path=str(tmp_path / "images")), f"file://{tmp_path}/store")
+    (line,) = [line for line in caplog.messages if "excluded" in line]
+    assert line.startswith("made: 3 unusable images excluded; the first is cat/")
+    assert "web page (as a failed download leaves: fetch them again)" in line
+    assert line.count("empty (") == 1
 
 
 def convertible() -> dict[str, tuple[bytes, Image.Image]]:
