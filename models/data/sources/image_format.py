@@ -31,9 +31,20 @@ IMAGE_SUFFIXES = (
     *(".jpe", ".jfif", ".jif", ".pjpeg", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"),
     *(".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pnm", ".apng", *RAW_SUFFIXES),
 )
-_OTHERS = ("HEIC", "AVIF", "JPEG XL", "JPEG 2000", "Photoshop", "OpenEXR", "PNM", "icon")
+_BY_SUFFIX = {
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
+    **dict.fromkeys((".nii", ".nii.gz"), "NIfTI"),
+    **dict.fromkeys((".fits", ".fits.gz"), "FITS"),
+    **dict.fromkeys((".nrrd", ".mha", ".mhd"), "NRRD or MetaImage"),
+}  # formats of medicine and astronomy, whose first bytes are zeros or text
+_OTHERS = (*_BY_SUFFIX.values(), "HEIC", "AVIF", "JPEG XL", "JPEG 2000", "Photoshop", "OpenEXR", "PNM", "icon")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_POINTERS = {".dvc": DVC, ".url": SHORTCUT, ".webloc": SHORTCUT}  # suffixes after the name of an image
+_POINTERS = {
+    ".dvc": DVC,
+    ".url": SHORTCUT,
+    ".webloc": SHORTCUT,
+    ".lnk": SHORTCUT,
+}  # suffixes after the name of an image
 _FETCH = "as a failed download leaves: fetch them again"
 _REMEDIES = {
     **dict.fromkeys(CONVERTIBLE, "data.convert=true converts them to PNG"),
@@ -166,15 +177,18 @@ def identify_named(head: bytes, name: str) -> str:
         return RAW
     if kind == TEXT and name.endswith(".svg"):
         return SVG
+    if kind in (TEXT, UNKNOWN, "gzip") and (known := next((one for one in _BY_SUFFIX if name.endswith(one)), "")):
+        return _BY_SUFFIX[known]
     stem, dot, suffix = name.rpartition(".")
-    if stem.endswith(IMAGE_SUFFIXES) and kind == TEXT and f"{dot}{suffix}" in _POINTERS:
+    if stem.endswith(IMAGE_SUFFIXES) and kind in (TEXT, UNKNOWN) and f"{dot}{suffix}" in _POINTERS:
         return _POINTERS[f"{dot}{suffix}"]
     is_packed = kind in PACKED and name.endswith(_COMPRESSED)
     if not (stem if is_packed else name).endswith(IMAGE_SUFFIXES):
         return OTHER_LFS if kind == LFS else kind
     if is_packed or kind == EMPTY:
         return f"{kind} image"
-    return _MISNAMED + identify_content(head) if kind in (TEXT, "PDF", *PACKED) else kind
+    content = identify_content(head)
+    return _MISNAMED + content if kind in (TEXT, "PDF", *PACKED) else content
 
 
 def describe_kind(kind: str) -> str:

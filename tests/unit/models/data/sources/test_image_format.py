@@ -106,6 +106,7 @@ def test_what_has_the_name_of_an_image_is_named_with_what_to_do(kind: str) -> No
         ("web page", r"12 misnamed web page files \(as a failed download leaves: fetch them again\)"),
         ("JSON", r"12 misnamed JSON files \(as a failed download leaves: fetch them again\)"),
         ("text", r"12 misnamed text files \(as a failed download leaves: fetch them again\)"),
+        ("zero-filled", r"12 zero-filled files \(as a full disk or a crash leaves: copy them again\)"),
         ("empty", r"12 empty image files \(as a failed download leaves: fetch them again\)"),
         ("gzip", r"12 misnamed gzip files \(decompress them\)"),
     ],
@@ -113,6 +114,23 @@ def test_what_has_the_name_of_an_image_is_named_with_what_to_do(kind: str) -> No
 def test_files_with_the_suffix_of_an_image_count_as_lost_images(kind: str, said: str, tmp_path: Path) -> None:
     files = {f"ant/{i}.webp": NO_IMAGES[kind] for i in range(12)}
     with pytest.raises(ConfigError, match=f"12 of 24 files would not be used: {said}, first ant/0.webp"):
+        open_tree(tmp_path, files | tree({"ant": 6, "bee": 6}))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "kind"),
+    [
+        ("dcm", bytes(128) + b"DICM", "DICOM"),
+        ("nii.gz", gzip.compress(bytes(400)), "NIfTI"),
+        ("fits", b"SIMPLE  =                    T", "FITS"),
+        ("nrrd", b"NRRD0004\ntype: short\n", "NRRD or MetaImage"),
+    ],
+)
+def test_images_of_medicine_and_astronomy_are_named(suffix: str, content: bytes, kind: str, tmp_path: Path) -> None:
+    files = {f"ant/{i}.{suffix}": content for i in range(12)}
+    with pytest.raises(
+        ConfigError, match=rf"12 of 24 files .*: 12 {kind} files \(convert them to JPEG or PNG\), first an"
+    ):
         open_tree(tmp_path, files | tree({"ant": 6, "bee": 6}))
 
 
@@ -126,10 +144,15 @@ def test_compressed_images_count_as_lost_images_and_compressed_tables_do_not(tmp
 
 @pytest.mark.parametrize(
     ("suffix", "said"),
-    [("dvc", r"12 DVC pointer files \(dvc pull fetches the images\)"), ("url", r"12 shortcut files \(copy the images")],
+    [
+        ("lnk", r"12 shortcut files \(copy the images"),
+        ("dvc", r"12 DVC pointer files \(dvc pull fetches the images\)"),
+        ("url", r"12 shortcut files \(copy the images"),
+    ],
 )
 def test_what_stands_for_an_image_elsewhere_counts_as_a_lost_image(suffix: str, said: str, tmp_path: Path) -> None:
-    files = {f"ant/{i}.jpg.{suffix}": b"outs:\n- path: x.jpg\n" for i in range(12)}
+    content = b"L\0\0\0" if suffix == "lnk" else b"outs:\n- path: x.jpg\n"
+    files = {f"ant/{i}.jpg.{suffix}": content for i in range(12)}
     with pytest.raises(ConfigError, match=f"12 of 24 files would not be used: {said}"):
         open_tree(tmp_path, files | tree({"ant": 6, "bee": 6}))
 
