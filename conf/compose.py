@@ -51,14 +51,15 @@ def compose(words: Sequence[str] = ()) -> schema.Config:
         OverrideError: Unknown keys, options or values, and settings with several values, all of them; nothing has been
             changed.
     """
+    words, spaced = overrides.join_spaced(words)
     mistakes = {word: mistake for word in words if (mistake := overrides.find_mistake(word))}
     repeated = overrides.find_repeated(words)
     valid = tuple(word for word in words if word not in mistakes)
     composed = _merge(valid) if valid or not mistakes else None
-    if isinstance(composed, schema.Config) and not mistakes and not repeated:
+    if isinstance(composed, schema.Config) and not (mistakes or repeated or spaced):
         return copy.deepcopy(composed)
     refusals = _list_refusals(valid, composed, list(mistakes))
-    raise OverrideError("; ".join([*mistakes.values(), *repeated, *refusals]))
+    raise OverrideError("; ".join([*spaced, *mistakes.values(), *repeated, *refusals]))
 
 
 @lru_cache(maxsize=64)  # a flow composes the same overrides repeatedly

@@ -116,7 +116,11 @@ class Launch:
 
     def __post_init__(self) -> None:
         require_choice("launch.engine", self.engine, ENGINES)
-        require_choice("launch.device", self.device, ("auto", "cpu"))
+        # Not by require_choice, whose nearest word for gpu would be cpu.
+        require(
+            self.device in ("auto", "cpu"),
+            f"launch.device must be auto (the GPUs, if there are any) or cpu, is {self.device!r}",
+        )
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
         scheduled = self.engine in SCHEDULERS
         require(

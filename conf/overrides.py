@@ -36,6 +36,16 @@ INTERPOLATION = "${"  # OmegaConf's only access to the environment and to other 
 _MISSING = "???"  # what OmegaConf reads as a value that is still to be given
 _ELEMENT = re.compile(r"""\s*('[^']*'|"[^"]*"|[^,]*?)\s*(,|$)""")  # a comma within quotes separates nothing
 _FEW = 4  # settings that a message names
+# Names of other tools, such as timm's training script, to which settings of other meanings are more similar.
+_FOREIGN = {
+    **dict.fromkeys(("batch", "batch_size", "batchsize", "bs"), "recipe.global_batch"),
+    **dict.fromkeys(("lr", "learning_rate"), "recipe.lr_per_256"),
+    **dict.fromkeys(("workers", "num_workers"), "runtime.loader_threads"),
+    **dict.fromkeys(("gpus", "num_gpus", "devices"), "launch.nproc_per_node"),
+    **dict.fromkeys(("output", "output_dir", "out_dir"), "run_dir"),
+    "dataset": "data",
+    "amp": "recipe.precision",
+}
 
 
 def options(group: str) -> list[str]:
@@ -110,6 +120,16 @@ def _name_longer(key: str) -> str:
     return f"did you mean {' or '.join(map(repr, longer))}?" if "." in key and 0 < len(longer) <= _FEW else ""
 
 
+def _name_foreign(key: str) -> str:
+    """Asks for the setting that other tools call by another name: ``recipe.global_batch`` for ``batch_size``."""
+    group, _, last = key.rpartition(".")
+    known = _FOREIGN.get(last.lower())
+    if known is None or (group and _name_longer(key) and last == "lr"):  # recipe.lr is the beginning of three
+        return ""
+    beside = f"{group}.{known.rpartition('.')[2]}"
+    return f"did you mean {beside if beside in keys() else known!r}?"
+
+
 def find_mistake(word: str) -> str | None:
     """What is wrong with an override, with the nearest alternative, which Hydra's own messages do not name."""
     key, equals, value = word.partition("=")
@@ -128,7 +148,8 @@ def find_mistake(word: str) -> str | None:
     if key in GROUPS:
         return None if value in (names := options(key)) else _unknown_option(key, value, names)
     if key not in _types():
-        nearest = _same_last_word(key) or _name_longer(key) or did_you_mean(key, [*keys(), *GROUPS])
+        nearest = _name_foreign(key) or _same_last_word(key) or _name_longer(key)
+        nearest = nearest or did_you_mean(key, [*keys(), *GROUPS])
         return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
 
@@ -162,6 +183,31 @@ def find_repeated(words: Sequence[str]) -> list[str]:
     ]
 
 
+def join_spaced(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the words that are no parts of a setting with spaces around ``=``, and a line for each such setting."""
+    rest, lines = list(words), []
+    for word in words:
+        if word.strip("=") and (word.partition("=")[0] in _types() or word.partition("=")[0] in GROUPS):
+            at = rest.index(word)
+            following = [one for one in rest[at + 1 : at + 3] if one.startswith("=") or "=" not in one]
+            count = _count_parts(word, following)
+            if count:
+                parts = rest[at : at + 1 + count]
+                del rest[at : at + 1 + count]
+                joined = "".join(parts)
+                lines.append(f"{' '.join(parts)!r}: a setting has no spaces around =, as in {joined}")
+    return rest, lines
+
+
+def _count_parts(word: str, following: Sequence[str]) -> int:
+    """Returns how many of the words that follow belong to a setting: ``=`` and ``/a``, ``=/a``, or ``/a``."""
+    if "=" in word:
+        return int(word.endswith("=") and word.count("=") == 1 and bool(following) and "=" not in following[0])
+    if following[:1] == ["="]:
+        return len(following)
+    return int(bool(following) and following[0].startswith("="))
+
+
 def replace(words: Iterable[str], changes: Iterable[str]) -> list[str]:
     """Returns overrides with ``changes`` in place of those of the same settings; of several, the last counts."""
     last: dict[str, str] = {}
@@ -187,6 +233,8 @@ def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
     elif value in ("", _MISSING):
         none = "; null stands for none" if NoneType in get_args(kind) else ""
         return f"{key} needs a value, is {value!r}{none}"
+    elif kind is bool and value.strip().isdecimal() and value.strip() not in ("0", "1"):  # OmegaConf takes any number
+        return f"{key} must be true or false, is {value!r}"
     return None
 
 
@@ -203,9 +251,10 @@ def _renamed(key: str, value: str) -> str | None:
 
 def _unknown_option(group: str, value: str, names: Sequence[str]) -> str:
     other = "; any other network: model.name=NAME" if group == "model" else ""
-    if group == "data" and "/" in value:
+    if group == "data" and ("/" in value or "\\" in value):
         other = f"; images of your own: data=folder data.path={value}"
-    hints = [f"no {group} named {value!r};", did_you_mean(value, names), f"choices: {', '.join(names)}{other}"]
+    nearest = "" if "/" in value or "\\" in value else did_you_mean(value, names)  # a path is similar to any name
+    hints = [f"no {group} named {value!r};", nearest, f"choices: {', '.join(names)}{other}"]
     return " ".join(filter(None, hints))
 
 

@@ -22,7 +22,7 @@ def up(command: Command) -> int:
     stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=show)
     if line := configure.kept_settings(run_dir):
         show(line)
-    print(summary.services(stack.prepare(run_dir, config.services), config.services))
+    print(summary.services(stack.prepare(run_dir, config.services), config.services, config.run_dir))
     return 0
 
 

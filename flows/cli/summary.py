@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,12 @@ from models.statistics import estimate
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
     """The whole block; ``result`` is what the flow returned."""
-    lines = ["", *map(escaped, describe_result(result, config)), "", services(addresses, config.services)]
+    lines = [
+        "",
+        *map(escaped, describe_result(result, config)),
+        "",
+        services(addresses, config.services, config.run_dir),
+    ]
     return "\n".join([*lines, f"time       {format_duration(seconds)}"])
 
 
@@ -53,16 +59,18 @@ def exit_code(result: Any) -> int:
     return 1 if isinstance(result, GateResult) and not result.passed else 0
 
 
-def services(addresses: Addresses, settings: schema.Services) -> str:
-    """Addresses of the services, and how to log in."""
+def services(addresses: Addresses, settings: schema.Services, run_dir: str = schema.Config.run_dir) -> str:
+    """Addresses of the services, how to log in, and how to stop those of this run folder."""
     closed = [name for name in ("prefect", "mlflow") if settings.auth and getattr(settings, name) == "embedded"]
     effnet = _how_to_call()
+    is_usual = run_dir == schema.Config.run_dir
+    place = "" if is_usual else f" run_dir={shlex.quote(run_dir)}"  # without it, others would be stopped, or none
     lines = (
         f"Prefect    {addresses.prefect.removesuffix('/api')}",
         f"MLflow     {addresses.mlflow}",
         f"S3         {addresses.s3 or 'AWS'}",
-        *([f"log in     {' or '.join(f'{effnet} open {name}' for name in closed)}"] if closed else []),
-        f"stop them  {effnet} down   (or make down)",
+        *([f"log in     {' or '.join(f'{effnet} open {name}{place}' for name in closed)}"] if closed else []),
+        f"stop them  {effnet} down{place}{'   (or make down)' * is_usual}",
     )
     return "\n".join(map(escaped, lines))
 

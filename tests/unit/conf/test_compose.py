@@ -172,6 +172,16 @@ def test_the_paper_s_profile_transfers_to_the_eight_sets_of_table_5_each_with_it
         ("launch.nproc_per_nodes=2", "launch.nproc_per_node"),
         ("search.alhpa=[1.0]", "search.alpha"),
         ("transfer.recipe.epocs=1", "transfer.recipe.epochs"),
+        # The words of other tools, which differ from the settings more than other settings do.
+        ("batch_size=128", "recipe.global_batch"),
+        ("recipe.batch=128", "recipe.global_batch"),
+        ("transfer.recipe.batch_size=128", "transfer.recipe.global_batch"),
+        ("lr=0.1", "recipe.lr_per_256"),
+        ("learning_rate=0.1", "recipe.lr_per_256"),
+        ("dataset=folder", "data"),
+        ("num_workers=4", "runtime.loader_threads"),
+        ("output_dir=/out", "run_dir"),
+        ("gpus=2", "launch.nproc_per_node"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str) -> None:
@@ -186,6 +196,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str)
         ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper, study"),
         ("data=zzz", f"no data named 'zzz'; {DATA}"),
         ("model.resolution=224", "model.resolution multiplies that of the variant: 224.0 is no multiplier"),
+        ("data=/images", f"no data named '/images'; {DATA}; images of your own: data=folder data.path=/images"),
         ("data=/p/q", f"no data named '/p/q'; {DATA}; images of your own: data=folder data.path=/p/q"),
     ],
 )
@@ -261,6 +272,9 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes:
         ("recipe.epochs=abc", "recipe.epochs must be a whole number, is 'abc'"),
         ("recipe.lr_per_256=fast", "recipe.lr_per_256 must be a number, is 'fast'"),
         ("data.verify_images=maybe", "data.verify_images must be true or false, is 'maybe'"),
+        ("data.convert=2", "data.convert must be true or false, is '2'"),
+        ("launch.device=gpu", "launch.device must be auto (the GPUs, if there are any) or cpu, is 'gpu'"),
+        ("launch.device=cuda:0", "launch.device must be auto (the GPUs, if there are any) or cpu, is 'cuda:0'"),
         ("storage=s3://", "storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is 's3://'"),
         ("storage=s3:///x", "storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is 's3:///x'"),
         ("storage=file://x", "storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is 'file://x'"),
@@ -339,6 +353,12 @@ def test_all_mistakes_of_a_command_are_reported_with_their_settings() -> None:
             "launch.engine must be one of local, workpool, slurm, kubernetes, is 'slrum'; did you mean 'slurm'?",
         ),
         (["recipe.epochs=0", "recipe.epochs=0"], "recipe.epochs must be > 0, is 0"),
+        (
+            ["data=folder", "data.path", "=", "/a", "recipe.seed=5"],
+            "'data.path = /a': a setting has no spaces around =, as in data.path=/a",
+        ),
+        (["data.path=", "/a"], "'data.path= /a': a setting has no spaces around =, as in data.path=/a"),
+        (["model", "=b3"], "'model =b3': a setting has no spaces around =, as in model=b3"),
         (
             ["launch.nnodes=2", "recipe.seed=5"],
             "launch.nnodes=2 needs launch.rendezvous=HOST:PORT of the first machine",

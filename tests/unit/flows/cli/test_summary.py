@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import made_parts
@@ -139,3 +140,11 @@ def test_without_an_activated_environment_the_command_is_named_by_its_path(
     script.chmod(0o700)
     monkeypatch.setenv("PATH", str(script.parent))
     assert "stop them  effnet down " in services(where, Services())
+
+
+def test_commands_about_services_name_a_run_folder_that_is_not_the_usual_one() -> None:
+    where = Addresses("http://127.0.0.1:8333", "http://127.0.0.1:4200/api", "http://127.0.0.1:5000")
+    lines = services(where, Services(), "my runs")
+    assert re.search(r"log in     \S*effnet open prefect run_dir='my runs' or ", lines)
+    assert re.search(r"stop them  \S*effnet down run_dir='my runs'$", lines)
+    assert services(where, Services(), "runs") == services(where, Services())
