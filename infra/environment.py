@@ -9,6 +9,7 @@ user's. Jobs on Slurm get the same without ``SLURM_*`` and ``SBATCH_*``, pods on
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, MutableMapping
@@ -33,6 +34,7 @@ class Dropped:
         reason: What they would change.
         embedded: Service that must be an embedded one for this row to count; empty for all.
         if_missing: Whether they are dropped only if they name no existing file or folder.
+        if_starts: What the value begins with, in any case, where they are dropped; empty for any value.
         but: Names, as in ``names``, that pass nevertheless, because they change no numbers.
         said: Whether the log names them: who sets them expects an effect on speed or numbers.
     """
@@ -42,6 +44,7 @@ class Dropped:
     reason: str
     embedded: str = ""
     if_missing: bool = False
+    if_starts: str = ""
     but: tuple[str, ...] = ()
     said: bool = False
 
@@ -57,6 +60,14 @@ DROPPED = (
     ),
     Dropped(
         ("ALL_PROXY", "all_proxy"), (COMMAND, SERVICES), "Prefect's client fails on a SOCKS proxy", embedded="prefect"
+    ),
+    Dropped(
+        ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
+        (COMMAND, SERVICES),
+        "Prefect's client fails on a SOCKS proxy",
+        embedded="prefect",
+        if_starts="socks",
+        said=True,
     ),
     Dropped(
         ("TMPDIR", "TEMP", "TMP", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
@@ -116,6 +127,8 @@ DROPPED = (
     Dropped((ROUND,), (JOBS,), "a rank's restart count"),
     Dropped((RENDEZVOUS_TOKEN, TOKEN_URI, RESOLVE_S, JOB_FOLDER), (JOBS,), "belong to another job"),
 )
+_CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = tuple(form(name) for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY") for form in (str.upper, str.lower))
 # Variables that pass, and whose values torch checks when it is imported.
 READ_BY_IMPORT = ("TORCH_LOGS", "TORCH_LOGS_FORMAT", "TORCH_LOGS_OUT", "TORCH_DISTRIBUTED_DEBUG")
 _REASON = 120  # characters of torch's error in a message
@@ -166,7 +179,7 @@ def inherited(environment: Mapping[str, str], child: str, embedded: Collection[s
 
 
 def describe_dropped(environment: Mapping[str, str]) -> str:
-    """Returns a line about the variables of kernels and threads that are not passed on; empty without any.
+    """Returns a line about the variables of kernels, threads and proxies that are not passed on; empty without any.
 
     Variables that effnet sets itself, as ``OMP_NUM_THREADS``, are not named: clusters set them for every command.
     """
@@ -227,8 +240,42 @@ def check_torch(environment: Mapping[str, str]) -> None:
         raise ConfigError(f"torch cannot be imported with {' '.join(given)}: {shown}; unset or correct it")
 
 
+def check_network(environment: Mapping[str, str]) -> None:
+    """Refuses variables that pass and with which the clients of the services cannot be made.
+
+    Raises:
+        ConfigError: A file of certificates holds none, or a proxy has an address that no client reads.
+    """
+    for name in _CERTIFICATES:
+        path = environment.get(name)
+        if path and os.path.isfile(path):  # noqa: PTH113 - as in _drops
+            try:
+                ssl.create_default_context(cafile=path)
+            except OSError as error:  # ssl.SSLError is one
+                reason = " ".join(str(error).split())
+                raise ConfigError(
+                    f"{name}={path} is no file of certificates ({reason}): correct or unset it"
+                ) from error
+    for name in _PROXIES:
+        if address := environment.get(name):
+            import httpx  # as Prefect does
+
+            try:
+                httpx.HTTPTransport(proxy=address if "://" in address else f"http://{address}").close()
+            except ImportError as error:  # the address is not shown: it may have a password
+                raise ConfigError(
+                    f"{name} is a SOCKS proxy, which Prefect's client reaches only with pip install 'httpx[socks]'; "
+                    "install that, or unset it"
+                ) from error
+            except (ValueError, httpx.InvalidURL) as error:
+                raise ConfigError(
+                    f"{name} is no address of a proxy, as http://HOST:PORT: correct or unset it"
+                ) from error
+
+
 def _drops(row: Dropped, name: str, value: str) -> bool:
     named = _is_one_of(name, row.names) and not _is_one_of(name, row.but)
+    named = named and value.lower().startswith(row.if_starts)
     # os.path.exists is False, where Path.exists raises, for a folder that may not be read; SSL_CERT_DIR is a list.
     return named and not (row.if_missing and any(os.path.exists(part) for part in value.split(os.pathsep)))  # noqa: PTH110
 

@@ -65,6 +65,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     if dropped := environment.describe_dropped(os.environ):
         log.info("%s", dropped)
     environment.clean(os.environ, config.services)  # before anything imports torch, which reads its variables then
+    environment.check_network(os.environ)
     _check_early(verb, config)
     began, run_dir = time.monotonic(), Path(config.run_dir).resolve()
     is_checked = _check_places(verb, config, run_dir)

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Launch, Services
-from infra.environment import COMMAND, DROPPED, JOBS, SERVICES, SET, check_torch, clean, describe_dropped, inherited
+from infra.environment import (
+    COMMAND,
+    DROPPED,
+    JOBS,
+    SERVICES,
+    SET,
+    check_network,
+    check_torch,
+    clean,
+    describe_dropped,
+    inherited,
+)
 from infra.errors import ConfigError
 from infra.launch.command import job_environment
 from infra.services import programs, stack
@@ -28,6 +39,7 @@ EXTERNAL = Services("https://s3.example", "https://p.example/api", "https://m.ex
         ("MLFLOW_RUN_ID", EXTERNAL, False),
         ("ALL_PROXY", Services(), False),
         ("HTTPS_PROXY", Services(), True),
+        ("https_proxy", EXTERNAL, True),
         ("PYTHONWARNINGS", EXTERNAL, False),
         ("CUDA_VISIBLE_DEVICES", Services(), True),
         ("AWSOME", Services(), True),
@@ -138,3 +150,40 @@ def test_a_variable_with_which_torch_cannot_be_imported_is_refused_in_one_line(v
 
 def test_variables_with_which_torch_can_be_imported_pass() -> None:
     check_torch({**os.environ, "TORCH_LOGS": "recompiles", "PYTORCH_JIT": "nonsense"})  # this one is not passed on
+
+
+def test_a_socks_proxy_reaches_no_client_of_an_embedded_server() -> None:
+    proxies = {"HTTPS_PROXY": "socks5://127.0.0.1:9", "http_proxy": "SOCKS5h://127.0.0.1:9"}
+    environment = proxies | {"HTTP_PROXY": "http://127.0.0.1:9"}
+    assert all(name in describe_dropped(environment) for name in proxies)
+    clean(environment, Services())
+    assert environment == {"HTTP_PROXY": "http://127.0.0.1:9"}
+    kept = dict(proxies)
+    clean(kept, EXTERNAL)
+    assert kept == proxies
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("HTTPS_PROXY=socks5://me:secret@127.0.0.1:9", "HTTPS_PROXY is a SOCKS proxy"),
+        ("HTTP_PROXY=ftp://127.0.0.1", "HTTP_PROXY is no address of a proxy"),
+        ("https_proxy=http://127.0.0.1:port", "https_proxy is no address of a proxy"),
+        ("SSL_CERT_FILE={file}", "SSL_CERT_FILE={file} is no file of certificates"),
+        ("REQUESTS_CA_BUNDLE={file}", "REQUESTS_CA_BUNDLE={file} is no file of certificates"),
+    ],
+)
+def test_a_proxy_or_certificates_that_no_client_reads_are_refused_in_one_line(
+    value: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("junk")
+    name, _, text = value.format(file=file).partition("=")
+    with pytest.raises(ConfigError) as raised:
+        check_network({name: text})
+    assert str(raised.value).startswith(message.format(file=file))
+    assert "secret" not in str(raised.value)
+
+
+def test_proxies_and_certificates_that_clients_read_pass() -> None:
+    check_network({"HTTP_PROXY": "127.0.0.1:9", "https_proxy": "http://me:secret@host:8080", "SSL_CERT_FILE": "/none"})
