@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -377,8 +377,20 @@ def _check_files(verb: str, config: schema.Config) -> None:
         "import": [path for path in (config.published.path, config.published.class_file) if path],
     }
     for name in names.get(verb, []):
-        if "://" not in name and not Path(name).expanduser().is_file():
+        path = Path(name).expanduser()
+        if "://" not in name and path.is_dir():
+            raise ConfigError(f"effnet {verb}: {name} is a folder, not a file{_name_a_file(path)}")
+        if "://" not in name and not path.is_file():
             raise ConfigError(f"effnet {verb}: no file {name}")
+
+
+def _name_a_file(folder: Path) -> str:
+    """Names the first file of weights in a folder, as the end of a message; empty without any."""
+    suffixes = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+    with suppress(OSError):
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
+        return f"; it has {folder / names[0]}" if names else ""
+    return ""
 
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:

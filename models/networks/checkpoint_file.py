@@ -7,6 +7,7 @@ names functions which start programs or evaluate code is refused.
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import pickletools
@@ -14,7 +15,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -35,15 +36,42 @@ _HEAD_BYTES, _TAR_MAGIC = 512, 257  # bytes of a tar's first header, and where i
 _NEWEST_PROTOCOL = 3  # of pickle, that torch's restricted reader knows
 _OLD_PICKLES = 4  # of a file of torch before 1.6: a magic number, a version, the machine, and the content
 _LFS = b"version https://git-lfs"
+_SHOWN = 60  # characters of a text that a message shows
+_DEEPEST = 3  # keys above the names of a network
+_TENSORS = "save the state dict of a PyTorch network"
 _OTHERS = (
     (_LFS, "a Git LFS pointer; `git lfs pull` fetches the file"),
     (b"<", "a web page or XML"),
-    (b"{", "JSON text, as an error that a server reports"),
-    (b"\x89HDF", "an HDF5 file, as Keras writes; save the state dict of a PyTorch network"),
-    (b"\x08", "probably an ONNX or TensorFlow file; save the state dict of a PyTorch network"),
+    (b"{", "JSON text, as config.json or an error that a server reports; the tensors are in another file"),
+    (b"\x89HDF", f"an HDF5 file, as Keras writes; {_TENSORS}"),
+    (b"\x08", f"probably an ONNX or TensorFlow file; {_TENSORS}"),
     (b"GGUF", "a GGUF file"),
     (b"\x1f\x8b", "compressed by gzip; unpack it"),
+    (b"\xfd7zXZ\x00", "compressed by xz; unpack it"),
+    (b"BZh", "compressed by bzip2; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+    (b"Rar!", "a rar archive; unpack it"),
+    (b"\x93NUMPY", "an array of NumPy"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89PNG", "a PNG image"),
+)
+# Files that hold a part of a network, by their names.
+_PARTS = (
+    (
+        re.compile(r"\.distcp$"),
+        "is a part of a distributed checkpoint: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+        "FOLDER FILE makes one file of it",
+    ),
+    (
+        re.compile(r"\.(data-\d{5}-of-\d{5}|ckpt(-\d+)?\.(index|meta))$"),
+        "is a file of a TensorFlow checkpoint: timm has Google's weights for PyTorch, under the names tf_efficientnet",
+    ),
+    (
+        re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.\w+$"),
+        "is one of several files with the tensors of a network: join them, as by safetensors.torch.save_file({name: "
+        "tensor for part in PARTS for name, tensor in safetensors.torch.load_file(part).items()}, FILE)",
+    ),
 )
 # Modules whose functions a harmless checkpoint does not name.
 _DANGEROUS = frozenset(
@@ -66,7 +94,10 @@ _DANGEROUS = frozenset(
 )  # commands and copy_reg are the names of subprocess and copyreg in files of protocol 2
 _HARMLESS = frozenset(
     (
-        *("types.SimpleNamespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        "types.SimpleNamespace",
+        # Python 3.13 has the classes in pathlib._local.
+        *(f"pathlib.{place}{kind}Path" for place in ("", "_local.") for kind in ("", "Posix", "Windows")),
+        *(f"pathlib.{place}Pure{kind}Path" for place in ("", "_local.") for kind in ("", "Posix", "Windows")),
         *("builtins.list", "builtins.dict", "builtins.set", "builtins.int", "builtins.float", "builtins.str"),
         *("builtins.frozenset", "builtins.range", "builtins.slice"),
     )
@@ -115,13 +146,16 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
     suffix = _suffix_of(data, file)
     if suffix and not data:
         raise ArtifactError(f"{file} is empty")
+    if part := next((what for pattern, what in _PARTS if pattern.search(file)), ""):
+        raise ArtifactError(f"{file} {part}")
     if suffix == ".safetensors":
-        if data.startswith((_LFS, b"<")):
-            raise ArtifactError(f"{file} is damaged or not a safetensors file{_describe(data)}")
         try:
             return safetensors.torch.load(data)
         except Exception as error:  # as below
-            raise ArtifactError(f"{file} is damaged or not a safetensors file: {_summarize(error)}") from error
+            what = "" if b"\0" in data[:8] else _describe(data)  # a length, whose first byte may be any
+            raise ArtifactError(
+                f"{file} is damaged or not a safetensors file{what or f': {_summarize(error)}'}"
+            ) from error
     if suffix not in PICKLES:
         what = _describe(data) or "; save the state dict of a PyTorch network in one of these formats"
         raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}{what}")
@@ -136,12 +170,16 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
             f"{file}: {list_some(unusable)} are no plain tensors but quantized, complex, sparse or without a name: "
             "save the state dict of the network in float32"
         )
+    if packed := [key for key in others if key.endswith("_packed_params")]:
+        raise ArtifactError(f"{file}: {packed[0]} is of a quantized network: save the state dict of the one in float32")
     networks = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
     if not tensors and len(networks) > 1:
         raise ArtifactError(f"{file} holds several networks, {list_some(networks)}: save the state dict of one of them")
     if not tensors:
-        held = list_some(others) or "nothing"
-        raise ArtifactError(f"{file} holds {held}, of which none is a tensor: save the state dict of the network")
+        held = f"{list_some(others)}, of which none is a tensor" if others else "no tensors"
+        are_arrays = any(isinstance(value, _SkippedArray) for value in content.values())
+        of_arrays, usual = "torch.from_numpy makes tensors of arrays of NumPy", "save the state dict of the network"
+        raise ArtifactError(f"{file} holds {held}: {of_arrays if are_arrays else usual}")
     if others:
         log.info("%s: %d entries are no tensors and are skipped, as %s", file, len(others), ", ".join(others[:5]))
     return tensors
@@ -160,7 +198,7 @@ def _suffix_of(data: bytes, file: str) -> str:
 
 def _describe(data: bytes) -> str:
     """Returns what else a file is by its content, as the end of a message; empty if it is not known."""
-    head = data[:_HEAD_BYTES].lstrip()  # a web page may begin with a line break
+    head = data[:_HEAD_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()  # a web page may begin with a line break
     if head.startswith(b"{") and b'"weight_map"' in data:
         return ": it is the index of several files, which hold the tensors"
     for signature, what in _OTHERS:
@@ -179,8 +217,17 @@ def _describe(data: bytes) -> str:
         if any(name.endswith("/constants.pkl") for name in names):
             return ": it is a TorchScript program; save the state dict of the network"
         if not any(name.endswith("data.pkl") for name in names):
-            return f": it is a zip archive of {names[0] if names else 'nothing'}"
-    return ""
+            weights = [name for name in names if name.lower().endswith((".safetensors", *PICKLES))]
+            return f": it is a zip archive of {[*weights, *names, 'nothing'][0]}{'; unpack it' * bool(weights)}"
+    return f": it is a TensorFlow Lite file; {_TENSORS}" if data[4:8] == b"TFL3" else _describe_text(head)
+
+
+def _describe_text(head: bytes) -> str:
+    """Returns how a text begins, as the answer of a server that refuses a download; empty for other bytes."""
+    text = head.decode("utf-8", errors="replace").strip()
+    line = text.partition("\n")[0].strip()
+    is_text = bool(line) and line.isascii() and all(c.isprintable() or c.isspace() for c in text)
+    return f": it is a text, which begins with {line[:_SHOWN]!r}" if is_text else ""
 
 
 def _load(data: bytes, file: str, stubs: Sequence[tuple[type, str]] = ()) -> Any:
@@ -268,7 +315,7 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise ArtifactError(f"{file} holds a {kind}, not the named tensors of a network: {_REMEDY}")
-    plain, averaged = ([key for key in keys if isinstance(content.get(key), Mapping)] for keys in (_PLAIN, _AVERAGED))
+    plain, averaged = _list_networks(content, file)
     if weights == "ema" and not averaged and plain and any(is_averaged(str(key)) for key in content[plain[0]]):
         weights = None  # both are under one key, told apart by their prefixes (pretrained.strip_wrappers)
     chosen = plain if weights == "model" else averaged if weights == "ema" else averaged or plain
@@ -276,9 +323,13 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
         if weights == "ema" or (weights == "model" and averaged):
             held = ", ".join([*plain, *averaged]) or "one set of tensors"
             raise ConfigError(f"{file} has no weights of the kind published.weights={weights}; it holds {held}")
-        chosen = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
-        if len(chosen) != 1 or _has_tensors(content):
+        if _has_tensors(content):
             return content
+        nested = dict(_find_nested(content, _DEEPEST))
+        if len(nested) != 1:
+            return content
+        log.info("%s: the weights are taken from %s", file, min(nested))
+        return nested[min(nested)]
     if averaged and plain:
         both = "published.weights=model takes the other" if chosen is averaged else "published.weights=ema does"
         log.info("%s: the weights are taken from %s; %s", file, chosen[0], both)
@@ -287,9 +338,40 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
     return _select(content[chosen[0]], file, None)
 
 
+def _list_networks(content: Mapping[Any, Any], file: str) -> tuple[list[Any], list[Any]]:
+    """Returns the keys of the raw weights and of their moving averages; the usual ones come first.
+
+    Source: Lightning's ``WeightAveraging`` callback saves the average as ``state_dict``.
+    """
+    if {"averaging_state", "current_model_state", "state_dict"} <= content.keys():
+        return ["current_model_state"], ["state_dict"]
+    usual = [key for key in (*_PLAIN, *_AVERAGED) if isinstance(content.get(key), Mapping)]
+    if usable := [key for key in usual if any(True for _ in _find_nested(content[key], _DEEPEST))]:
+        for key in usual:
+            if key not in usable and key in _AVERAGED and content[key]:
+                log.warning("%s: %s has no tensors with names, and is not used", file, key)
+        usual = usable
+    others = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    others = [key for key in others if key not in usual]
+    averaged = [key for key in usual if key in _AVERAGED] + [key for key in others if is_averaged(str(key))]
+    plain = [key for key in usual if key in _PLAIN]
+    rest = [key for key in others if key not in averaged]
+    return plain or (rest if averaged and len(rest) == 1 else []), averaged
+
+
+def _find_nested(content: Mapping[Any, Any], deepest: int, path: str = "") -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yields the mappings that hold tensors by names, and the keys above them; those of optimizers have numbers."""
+    if any(isinstance(value, Tensor) and isinstance(key, str) for key, value in content.items()):
+        yield path, content
+    elif deepest:
+        for key, value in content.items():
+            if isinstance(value, Mapping) and isinstance(key, str):
+                yield from _find_nested(value, deepest - 1, f"{path}.{key}".lstrip("."))
+
+
 def is_averaged(name: str) -> bool:
-    """Whether a part of a tensor's name says that it belongs to a moving average, as ``ema_model.conv_stem.weight``."""
-    return "ema" in re.split(r"[._]", name)
+    """Whether a part of a name says that it belongs to an average of weights, as ``ema_model.conv_stem.weight``."""
+    return not {"ema", "swa"}.isdisjoint(re.split(r"[._]", name))
 
 
 def _has_tensors(content: Mapping[Any, Any]) -> bool:

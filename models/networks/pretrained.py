@@ -7,7 +7,7 @@ convolutions, the epsilon of batch norm, and the input normalization that the we
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from conf import schema
 from conf.data_set import EvalTransform
-from conf.text import logger
+from conf.text import list_some, logger
 from infra.errors import ArtifactError, ConfigError
 from models.networks import published_inputs
 from models.networks.build import build_model, resolve_architecture
@@ -33,10 +33,14 @@ _SHAPES: dict[tuple[str, int], dict[str, torch.Size]] = {}  # of networks built 
 # Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
 _NAMES = {
     "timm": re.compile(
-        r"(?<![0-9a-z])(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])(?P<tag>[._](?:ap[._-]|ra4_e3600))?"
+        r"(?<![0-9a-z])(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])"
+        r"(?P<tag>[._-](?:(?:ap|advprop)(?![0-9a-z])|ra4_e3600))?"
     ),
     "lukemelas": re.compile(r"(?<![0-9a-z])(?P<tag>adv-)?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
 }
+
+
+_CHOOSE_PIXELS = "published.preprocessing=imagenet, or advprop for weights of AdvProp or of timm's ra4_e3600"
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     key_map = _find_key_map(tensors, file)
     tensors = _rename_classifier(tensors, key_map, file)
     name = _find_variant(tensors, key_map, request.network, file)  # before the origin of what is no EfficientNet
-    origin = _resolve_origin(key_map, request.origin, file)
+    is_known = request.preprocessing is not None or name in LITE
+    origin = _resolve_origin(key_map, request.origin, file, is_known=is_known)
     inputs = published_inputs.find(_file_name_of(name, file), name, origin)
     model = _configure_model(name, origin, request, inputs.side, file)
     transform = EvalTransform(
@@ -86,6 +91,12 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
         request.crop_mode or inputs.crop_mode,
     )
     classes = _count_classes(tensors, key_map)
+    if classes == 1:
+        raise ConfigError(
+            f"{file} has a single logit, as a classifier of two classes with a sigmoid: give its last layer a row of "
+            "zeros before the present one, by torch.cat([torch.zeros_like(w), w]) of weight and bias; softmax then "
+            "gives the same probabilities"
+        )
     if classes != request.classes:
         raise ConfigError(
             f"{file} has {classes} classes, not {request.classes}: set published.classes={classes} if that is intended"
@@ -157,12 +168,43 @@ def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None
         raise ArtifactError(f"{file} holds several networks, under {', '.join(prefixes)}: save one of them")
     prefix = chosen[0]
     others = [key for key in tensors if not key.startswith(prefix)]
-    if others:
+    head = _find_head(tensors, prefix, others, file)
+    others = [key for key in others if key not in head]
+    if head:
+        named = f"the network is under {prefix}, and its classifier beside it"
+    elif others:
         named = f"the network is under {prefix}; {len(others)} other tensors are skipped, as {others[0]}"
     else:
         named = f"every name begins with {prefix}, which a wrapper has added; it is removed"
     log.info("%s: %s", _base_name(file), named)
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix) or key in head
+    }
+
+
+def _find_head(tensors: Mapping[str, Tensor], prefix: str, others: Sequence[str], file: str) -> list[str]:
+    """Returns the tensors of a classifier beside the network, as ``head.weight`` beside ``backbone.``; mostly none.
+
+    Raises:
+        ArtifactError: The network has no classifier, and beside it are several layers.
+    """
+
+    def is_matrix(key: str) -> bool:
+        return key.endswith(".weight") and tensors[key].ndim == 2
+
+    layers = [key.removesuffix(".weight") for key in others if is_matrix(key)]
+    if not layers or any(is_matrix(key) for key in tensors if key.startswith(prefix)):
+        return []
+    block = layers[0].partition(".")[0]
+    head = [f"{layers[0]}.{leaf}" for leaf in ("weight", "bias")]
+    beside = [key for key in others if key not in head and (key.partition(".")[0] == block or "running_" in key)]
+    if len(layers) > 1 or beside:
+        names = list_some(dict.fromkeys(key.rpartition(".")[0] for key in others))
+        raise ArtifactError(
+            f"{file}: the network under {prefix} has no classifier, and beside it are {names}: only a single linear "
+            "layer is read"
+        )
+    return [key for key in head if key in tensors]
 
 
 def _file_name_of(variant: str, file: str) -> str:
@@ -212,8 +254,18 @@ def _rename_classifier(tensors: Mapping[str, Tensor], key_map: KeyMap, file: str
     return {renamed.get(key, key): tensor for key, tensor in tensors.items()}
 
 
-def _resolve_origin(key_map: KeyMap, requested: str | None, file: str) -> str:
-    """Returns the publisher, which determines the numerics; timm's two kinds have the same tensors."""
+def _resolve_origin(key_map: KeyMap, requested: str | None, file: str, *, is_known: bool) -> str:
+    """Returns the publisher, which determines the numerics; timm's two kinds have the same tensors.
+
+    Args:
+        key_map: Names of the tensors.
+        requested: ``published.origin``.
+        file: Source file.
+        is_known: Whether the normalization of the pixels needs no name of the file.
+
+    Raises:
+        ConfigError: The tensors are of another publisher, or of timm and the file does not show which kind.
+    """
     possible = ("timm", "timm_tf") if key_map is TIMM else (key_map.name,)
     if requested is not None:
         if requested not in possible:
@@ -223,9 +275,10 @@ def _resolve_origin(key_map: KeyMap, requested: str | None, file: str) -> str:
         return key_map.name
     match = _NAMES["timm"].search(_base_name(file))
     if match is None:
+        pixels = "" if is_known else f", and {_CHOOSE_PIXELS}"
         raise ConfigError(
             f"{_base_name(file)} does not show whether it is timm's efficientnet or tf_efficientnet, which "
-            "have the same tensors but different numerics: set published.origin=timm or timm_tf"
+            f"have the same tensors but different numerics: set published.origin=timm or timm_tf{pixels}"
         )
     return "timm_tf" if match["tf"] else "timm"
 
@@ -248,8 +301,7 @@ def _resolve_preprocessing(name: str, origin: str, file: str) -> str:
     if match is None:
         raise ConfigError(
             f"{_base_name(file)} does not show which input normalization the weights of {origin} expect, "
-            "and a wrong one costs accuracy without an error: set published.preprocessing=imagenet, or advprop for "
-            "weights of AdvProp or of timm's ra4_e3600"
+            f"and a wrong one costs accuracy without an error: set {_CHOOSE_PIXELS}"
         )
     return "advprop" if match["tag"] else "imagenet"
 
@@ -314,8 +366,8 @@ def _expected_tensors(key_map: KeyMap, model: schema.Model, classes: int) -> dic
 
 
 def _count_classes(tensors: Mapping[str, Tensor], key_map: KeyMap) -> int:
-    bias = tensors.get(f"{key_map.outside['classifier']}.bias")
-    return 1000 if bias is None else bias.numel()
+    weight = tensors.get(f"{key_map.outside['classifier']}.weight")
+    return 1000 if weight is None or not weight.ndim else len(weight)
 
 
 def _configure_model(name: str, origin: str, request: schema.Published, side: int, file: str) -> schema.Model:

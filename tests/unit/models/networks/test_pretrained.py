@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import made_published
@@ -161,6 +161,9 @@ def test_no_dialect_takes_another_s_names_for_its_own() -> None:
         ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
         ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
         ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
+        ("my-tf_efficientnet_b0-ap.pth", "timm_tf", "same", 1e-3, "advprop"),
+        ("tf_efficientnet_b0_advprop.pth", "timm_tf", "same", 1e-3, "advprop"),
+        ("tf_efficientnet_b0_apples.pth", "timm_tf", "same", 1e-3, "imagenet"),
         ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
         ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
         ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
@@ -321,6 +324,50 @@ def test_prefixes_that_wrappers_add_to_every_name_are_removed_and_logged(
     assert f"x.pth: every name begins with {prefix}, which" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["head", "fc", "head.fc"])
+def test_a_classifier_beside_a_wrapped_network_is_read(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    plain, request = lukemelas(), schema.Published(classes=10, preprocessing="imagenet")
+    wrapped = {f"backbone.{key}": tensor for key, tensor in plain.items() if not key.startswith("_fc")}
+    wrapped |= {f"{name}.{leaf}": plain[f"_fc.{leaf}"] for leaf in ("weight", "bias")}
+    with caplog.at_level("INFO", "effnet"):
+        converted = pretrained.convert(wrapped | {"loss.weight": torch.ones(10)}, request, "x.pth")
+    assert torch.equal(converted.state_dict["classifier.weight"], plain["_fc.weight"])
+    assert "x.pth: the network is under backbone., and its classifier beside it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"head.0.weight": (64, 1280), "head.2.weight": (10, 64)},
+        {"head.0.weight": (1280,), "head.0.running_mean": (1280,), "head.1.weight": (10, 1280)},
+    ],
+)
+def test_a_classifier_of_several_layers_beside_a_wrapped_network_is_refused(layers: dict[str, tuple[int, ...]]) -> None:
+    wrapped = {f"backbone.{key}": tensor for key, tensor in lukemelas().items() if not key.startswith("_fc")}
+    wrapped |= {key: torch.ones(shape) for key, shape in layers.items()}
+    with pytest.raises(ArtifactError, match=r"has no classifier, and beside it are head\.0, head\.[12]: only a single"):
+        pretrained.convert(wrapped, schema.Published(classes=10), "x.pth")
+
+
+def test_a_network_with_one_logit_is_refused_with_what_makes_two_of_it() -> None:
+    tensors = dict(lukemelas()) | {"_fc.weight": torch.ones(1, 1280), "_fc.bias": torch.ones(1)}
+    with pytest.raises(ConfigError, match=r"has a single logit, .*torch\.cat\(\[torch\.zeros_like\(w\), w\]\)"):
+        pretrained.convert(tensors, schema.Published(classes=1), "efficientnet-b0.pth")
+
+
+def test_a_classifier_without_a_bias_is_named_as_that() -> None:
+    tensors = {key: tensor for key, tensor in lukemelas().items() if key != "_fc.bias"}
+    with pytest.raises(ArtifactError, match=r"compared with efficientnet_b0: _fc\.bias is missing$"):
+        pretrained.convert(tensors, schema.Published(classes=10), "efficientnet-b0.pth")
+
+
+def test_what_a_renamed_file_does_not_show_is_named_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"published\.origin=timm or timm_tf, and published\.preprocessing=imagenet"):
+        pretrained.convert(kept("timm"), ASK, "model_best.pth.tar")
+    with pytest.raises(ConfigError, match=r"published\.origin=timm or timm_tf$"):
+        pretrained.convert(kept("timm"), schema.Published(preprocessing="imagenet"), "model_best.pth.tar")
+
+
 def test_tensors_beside_a_wrapped_network_are_skipped_and_named(caplog: pytest.LogCaptureFixture) -> None:
     wrapped = {f"model.{key}": tensor for key, tensor in lukemelas().items()} | {"loss.weight": torch.zeros(1)}
     with caplog.at_level("INFO", "effnet"):
@@ -432,6 +479,13 @@ def test_the_format_is_that_of_the_bytes(kind: str, name: str, tmp_path: Path) -
         (bytes(257) + b"ustar\0" + bytes(249), "a tar archive; unpack it"),  # .pth.tar is no tar, as timm names it
         (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
         (b"\x08\x0a\x12\x07pytorch", "probably an ONNX"),
+        (b"\xef\xbb\xbf<!DOCTYPE html>", "a web page"),
+        (b"Access to model x is restricted.\nLog in", "a text, which begins with 'Access to model x is restricted.'"),
+        (b"\x1c\x00\x00\x00TFL3", "a TensorFlow Lite file"),
+        (b"\xfd7zXZ\x00\x00", "compressed by xz; unpack it"),
+        (b"BZh91AY", "compressed by bzip2; unpack it"),
+        (b"\x28\xb5\x2f\xfd\x04", "compressed by zstd; unpack it"),
+        (b"\x93NUMPY\x01", "an array of NumPy"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(data: bytes, what: str, name: str) -> None:
@@ -444,6 +498,13 @@ def test_a_file_without_content_or_of_another_tool_is_named(tmp_path: Path) -> N
         checkpoint_file.read(b"", "x.pth")
     with pytest.raises(ArtifactError, match="not a safetensors file: it is a Git LFS pointer"):
         checkpoint_file.read(b"version https://git-lfs.github.com/spec/v1\noid", "x.safetensors")
+    with pytest.raises(ArtifactError, match="not a safetensors file: it is JSON text"):
+        checkpoint_file.read(b'{"error":"Repository not found"}', "x.safetensors")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("readme.txt", b"")
+        archive.writestr("w/b0.pth", b"")
+    with pytest.raises(ArtifactError, match=r"it is a zip archive of w/b0\.pth; unpack it$"):
+        checkpoint_file.read((tmp_path / "x.zip").read_bytes(), "x.zip")
     np.savez(tmp_path / "x.npz", a=np.zeros(2))
     with pytest.raises(ArtifactError, match=r"it is a zip archive of a\.npy$"):
         checkpoint_file.read((tmp_path / "x.npz").read_bytes(), "x.pth")
@@ -489,7 +550,15 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> 
             {name: {"conv_stem.weight": torch.zeros(1)} for name in ("student", "teacher")},
             "x.pth holds several networks, student, teacher: save the state dict of one of them",
         ),
-        ({"epoch": 3, "state_dict": {}}, "x.pth holds nothing, of which none is a tensor"),
+        ({"epoch": 3, "state_dict": {}}, "x.pth holds no tensors: save the state dict of the network"),
+        (
+            {"state_dict": {"conv_stem.weight": np.ones(2)}},
+            "holds conv_stem.weight, of which none is a tensor: torch.from_numpy makes tensors of arrays of NumPy",
+        ),
+        (
+            {"conv_stem.weight": torch.ones(1), "classifier._packed_params._packed_params": (1, None)},
+            r"x.pth: classifier\._packed_params\._packed_params is of a quantized network",
+        ),
         ({"epoch": 3, "arch": "b0"}, "x.pth holds epoch, arch, of which none is a tensor"),
         ([torch.zeros(1)], "x.pth holds a list, not the named tensors of a network"),
         (argparse.Namespace(a=1), "x.pth holds a whole model or another object, whose code is not run"),
@@ -545,6 +614,91 @@ def test_of_a_checkpoint_with_both_the_average_or_the_raw_weights_are_taken(
         content = checkpoint_file.read(saved(tmp_path, "checkpoint-3.pth.tar", held), "checkpoint-3.pth.tar", weights)
     assert {key: tensor.tolist() for key, tensor in content.items()} == {"a": [value, value]}
     assert "the weights are taken from " + ("state_dict;" if weights == "model" else averaged) in caplog.text
+
+
+@pytest.mark.parametrize(("weights", "value"), [(None, 1.0), ("ema", 1.0), ("model", 0.0)])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("model", "ema_model"),
+        ("state_dict", "model_ema_state_dict"),
+        ("state_dict", "swa_state_dict"),
+        ("weights", "ema_weights"),
+        ("model_state", "ema"),
+    ],
+)
+def test_an_average_is_recognized_by_its_name_under_any_key(
+    keys: tuple[str, str], weights: str | None, value: float, tmp_path: Path
+) -> None:
+    held = {"epoch": 3, keys[0]: {"a": torch.zeros(2)}, keys[1]: {"a": torch.ones(2)}}
+    held["optimizer"] = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": []}
+    content = checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth", weights)
+    assert {key: tensor.tolist() for key, tensor in content.items()} == {"a": [value, value]}
+
+
+@pytest.mark.parametrize(("weights", "value"), [(None, 1.0), ("ema", 1.0), ("model", 0.0)])
+def test_lightning_saves_the_average_as_the_state_dict(weights: str | None, value: float, tmp_path: Path) -> None:
+    held = {"state_dict": {"a": torch.ones(2)}, "current_model_state": {"a": torch.zeros(2)}}
+    held["averaging_state"] = {"n_averaged": torch.tensor(3)}
+    content = checkpoint_file.read(saved(tmp_path, "x.ckpt", held), "x.ckpt", weights)
+    assert content["a"].tolist() == [value, value]
+
+
+@pytest.mark.parametrize("empty", [{}, None, {"shadow_params": [torch.ones(2)], "decay": 0.9}])
+def test_an_average_without_named_tensors_is_not_taken(
+    empty: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = {"model": {"a": torch.zeros(2)}, "ema": empty}
+    with caplog.at_level("INFO", "effnet"):
+        assert checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth").keys() == {"a"}
+    assert ("ema has no tensors with names, and is not used" in caplog.text) == bool(empty)
+
+
+def test_a_state_dict_under_several_keys_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As Composer saves it, beside the state of optimizers."""
+    optimizers = {"SGD": {"state": {0: {"momentum_buffer": torch.ones(2)}}}}
+    held = {"state": {"model": {"module.a": torch.ones(2)}, "optimizers": optimizers}, "rng": [1]}
+    with caplog.at_level("INFO", "effnet"):
+        assert checkpoint_file.read(saved(tmp_path, "x.pt", held), "x.pt").keys() == {"module.a"}
+    assert "the weights are taken from state.model" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model-00001-of-00002.safetensors", "is one of several files with the tensors of a network: join them"),
+        ("pytorch_model-00002-of-00002.bin", "is one of several files with the tensors of a network: join them"),
+        ("__0_0.distcp", "is a part of a distributed checkpoint"),
+        ("model.ckpt.data-00000-of-00001", "is a file of a TensorFlow checkpoint: timm has Google's weights"),
+        ("model.ckpt-1234.index", "is a file of a TensorFlow checkpoint: timm has Google's weights"),
+    ],
+)
+def test_a_part_of_a_network_is_named_with_what_makes_it_whole(name: str, message: str) -> None:
+    with pytest.raises(ArtifactError, match=f"/w/{name} {message}"):
+        checkpoint_file.read(safetensors.torch.save({"a": torch.ones(2)}), f"/w/{name}")
+    only = checkpoint_file.read(safetensors.torch.save({"a": torch.ones(2)}), "model-00001-of-00001.safetensors")
+    assert only.keys() == {"a"}
+
+
+@pytest.mark.parametrize("first", [0x3C, 0x7B])
+def test_the_length_of_a_safetensors_header_may_begin_as_a_web_page_does(first: int) -> None:
+    data = safetensors.torch.save({"a": torch.arange(3.0)})
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].rstrip()
+    header = header.ljust(next(n for n in range(len(header), len(header) + 256) if n % 256 == first))
+    made = len(header).to_bytes(8, "little") + header + data[8 + length :]
+    assert checkpoint_file.read(made, "x.safetensors")["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["PureWindowsPath", "_local.PosixPath", "_local.WindowsPath"])
+def test_paths_of_other_systems_and_of_newer_pythons_are_skipped(name: str, tmp_path: Path) -> None:
+    data = saved(tmp_path, "x.ckpt", {"state_dict": {"a": torch.ones(2)}, "root": PureWindowsPath("x")})
+    with zipfile.ZipFile(io.BytesIO(data)) as read, zipfile.ZipFile(tmp_path / "y", "w") as written:
+        for member in read.namelist():
+            content = read.read(member).replace(b"cpathlib\nPureWindowsPath\n", f"cpathlib.{name}\n".encode())
+            content = content.replace(b"cpathlib._local.", b"cpathlib._local\n").replace(b"cpathlib.P", b"cpathlib\nP")
+            written.writestr(member, content)
+    assert checkpoint_file.read((tmp_path / "y").read_bytes(), "x.ckpt").keys() == {"a"}
 
 
 def test_a_state_dict_under_any_single_key_is_taken(tmp_path: Path) -> None:
