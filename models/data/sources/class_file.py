@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import csv
+import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,13 @@ from infra import store
 from infra.errors import ConfigError, NotFoundError
 from models.data.sources.container import locate
 
-_NUMBERED_LINE = re.compile(r"(\d{1,6})[:,;\t ]+(\S.*)", re.ASCII)
+# ``0 ant``, ``0,ant``, ``0: ant``, ``0. ant``, ``0) ant``, ``0 - ant``; 707-320 is a name.
+_NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s+[-=]\s+|[.)]\s+|\s*[:,;=]+\s*|\s+)(\S.*)", re.ASCII)
+_LINE_WITH_NUMBER = re.compile(r"(.*\S)(?:\s*[,;:=\t]\s*|\s+)(\d{1,6})", re.ASCII)
+# Keys under which tools save the names: of YOLO, timm, Transformers, torchvision and the features of Hugging Face.
+_NAMES = ("names", "classes", "class_names", "label_names", "id2label", "idx_to_class", "class_to_idx", "label2id")
+_BEGINNINGS = ("[", "{")
+_SHOWN = 60  # characters of a text in a message
 
 
 def read_small(path: str, key: str) -> str:
@@ -30,24 +40,63 @@ def read_small(path: str, key: str) -> str:
 
 
 def read_class_names(path: str, key: str) -> list[str]:
-    """Returns the names: one a line, or JSON, a list, ``{"0": "ant"}``, ``{"0": ["n0", "ant"]}`` or ``{"ant": 0}``.
+    """Returns the names: one a line, or a list, ``{"0": "ant"}``, ``{"0": ["n0", "ant"]}`` or ``{"ant": 0}``.
+
+    Lists and tables are JSON, YAML or Python, also under a usual key, as ``names``.
 
     Args:
         path: File, local or ``s3://``.
         key: Setting that names it, for messages.
 
     Raises:
-        ConfigError: There is no such file, or it holds no names.
+        ConfigError: There is no such file, or it holds no names, or a name twice.
     """
-    text = read_small(path, key).strip()
-    try:
-        content = json.loads(text) if text.startswith(("[", "{")) else _read_lines(text, f"{key} {path}")
-    except ValueError as error:
-        raise ConfigError(f"{key} {path} is no JSON list: {error}") from error
-    names = _in_order(content, f"{key} {path}") if isinstance(content, dict) else content
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(f"{key} {path} must hold the names of the classes, one a line or as a JSON list")
+    text, where = read_small(path, key).strip(), f"{key} {path}"
+    content = _parse(text, path, where)
+    content = _unwrap(content) if isinstance(content, dict) else content
+    if isinstance(content, list) and content and all(isinstance(one, dict) for one in content):
+        content = {str(one.get("id")): one.get("name") for one in content}
+    names = _in_order(content, where) if isinstance(content, dict) else content
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list")
+    if unprintable := [name for name in names if not name.isprintable()]:
+        raise ConfigError(f"{where} holds other bytes than names of classes, as {unprintable[0][:_SHOWN]!r}")
+    if repeated := [name for name, number in Counter(names).items() if number > 1]:
+        raise ConfigError(
+            f"{where} names {len(repeated)} classes twice, first {repeated[0]!r}: each needs its own name"
+        )
     return list(names)
+
+
+def _parse(text: str, path: str, where: str) -> Any:
+    """Returns the names as lists and mappings."""
+    if path.lower().endswith((".yaml", ".yml")):
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())[:_SHOWN]}") from error
+    if not text.startswith(_BEGINNINGS):
+        return _read_lines(text, where)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        try:
+            return ast.literal_eval(text)  # {0: 'tench', ...}: as lists of ImageNet's names are often found
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise ConfigError(f"{where} is no JSON list: {error}") from error
+
+
+def _unwrap(content: Mapping[Any, Any]) -> Any:
+    """Returns the names of a configuration that holds them under a usual key, or the mapping itself."""
+    for path in (*((name,) for name in _NAMES), ("features", "label", "names")):
+        value: Any = content
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, list | dict) and value:
+            return value
+    return content
 
 
 def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str]) -> dict[str, int]:
@@ -83,17 +132,41 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
 
 
 def _read_lines(text: str, where: str) -> list[str]:
-    """Returns the names of the lines, without the numbers from 0 that all of them may begin with, as ``0: ant``.
+    """Returns the names of the lines, without the numbers from 0 that all of them may have, as ``0: ant``.
+
+    Quotes, a header of numbered lines and comments (``# ``) at the beginning are no names.
 
     Raises:
-        ConfigError: They are numbered in another way, so that a name may be that of another class.
+        ConfigError: They are numbered in another way, so that a name may be that of another class, or a line is empty.
     """
     lines = [line.strip() for line in text.splitlines()]
+    lines = list(itertools.dropwhile(lambda line: line.startswith("# "), lines))
+    if "" in lines:
+        raise ConfigError(
+            f"{where}: line {lines.index('') + 1} is empty, and a class needs a name: remove it or name it"
+        )
+    if any(line.startswith('"') and line.endswith('"') for line in lines):
+        lines = [",".join(cells) for cells in csv.reader(lines, skipinitialspace=True)]
+    if len(lines) == 1 and lines[0].count(",") > 1:
+        raise ConfigError(f"{where} holds a single line, {lines[0][:_SHOWN]!r}: write the names one a line")
     numbered = [match for line in lines if (match := _NUMBERED_LINE.fullmatch(line))]
-    if len(numbered) < 2 or len(numbered) < len(lines) - 1:
-        return lines
-    _require_from_zero([int(match[1]) for match in numbered], where)
-    return [match[2] for match in numbered]
+    if len(numbered) >= 2 and len(numbered) >= len(lines) - 1:
+        _require_from_zero([int(match[1]) for match in numbered], where)
+        return [match[2] for match in numbered]
+    return _without_numbers_behind(lines)
+
+
+def _without_numbers_behind(lines: Sequence[str]) -> list[str]:
+    """Returns names in the order of the numbers behind them, as of ``ant,0``; other names, as ``class 1``, as they are.
+
+    The numbers are those of classes if they are all from 0 to the last, each once, and the names differ without them.
+    """
+    matches = [match for line in lines if (match := _LINE_WITH_NUMBER.fullmatch(line))]
+    names = {int(match[2]): match[1] for match in matches}
+    is_numbered = len(matches) >= max(2, len(lines) - 1) and sorted(names) == list(range(len(matches)))
+    if not is_numbered or len(set(names.values())) < len(names):
+        return list(lines)
+    return [names[number] for number in range(len(names))]
 
 
 def _require_from_zero(numbers: Sequence[int], where: str) -> None:
@@ -108,8 +181,12 @@ def _require_from_zero(numbers: Sequence[int], where: str) -> None:
 
 def _in_order(names: Mapping[str, Any], where: str) -> list[Any]:
     """Returns the names of a JSON object by number; raises ConfigError if the numbers do not count from 0."""
-    if all(isinstance(value, int) for value in names.values()):
-        names = {str(number): name for name, number in names.items()}
+    names = {str(name): value for name, value in names.items()}
+    numbers = [str(value) for value in names.values() if not isinstance(value, bool)]
+    if len(numbers) == len(names) and all(number.isdecimal() and number.isascii() for number in numbers):
+        if repeated := [number for number, count in Counter(numbers).items() if count > 1]:
+            raise ConfigError(f"{where} has several names for class {repeated[0]}: each class needs one")
+        names = dict(zip(numbers, names, strict=True))
     if all(number.isdecimal() and number.isascii() for number in names):
         _require_from_zero(sorted(map(int, names)), where)
     ordered = [names.get(str(number)) for number in range(len(names))]

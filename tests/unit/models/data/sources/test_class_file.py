@@ -11,7 +11,16 @@ from models.data.sources.class_file import read_class_names
 
 
 @pytest.mark.parametrize(
-    "text", ["0 ant\n1 red bee\n2 cat", "0: ant\n1: red bee\n2: cat\n", "id,name\n0,ant\n1,red bee\n2,cat\n"]
+    "text",
+    [
+        "0 ant\n1 red bee\n2 cat",
+        "0: ant\n1: red bee\n2: cat\n",
+        "id,name\n0,ant\n1,red bee\n2,cat\n",
+        "0. ant\n1. red bee\n2. cat",
+        "0) ant\n1) red bee\n2) cat",
+        "0 - ant\n1 - red bee\n2 - cat",
+        '"0","ant"\n"1","red bee"\n"2","cat"\n',
+    ],
 )
 def test_numbers_from_0_before_the_names_are_no_part_of_these(text: str, tmp_path: Path) -> None:
     (tmp_path / "names").write_text(text)
@@ -39,3 +48,70 @@ def test_numbers_that_do_not_count_from_0_are_refused(text: str, numbers: str, t
 def test_other_names_with_numbers_are_names(text: str, tmp_path: Path) -> None:
     (tmp_path / "names").write_text(text)
     assert read_class_names(str(tmp_path / "names"), "data.class_file") == text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat,2\nant,0\nred bee,1\n",
+        "class,index\nant,0\nred bee,1\ncat,2",
+        "ant\t0\nred bee\t1\ncat\t2",
+        "ant 0\nred bee 1\ncat 2",
+    ],
+)
+def test_numbers_behind_the_names_are_their_order(text: str, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(text)
+    assert read_class_names(str(tmp_path / "names"), "data.class_file") == ["ant", "red bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    "text", ["class 0\nclass 1\nclass 2", "Boeing 707\nBoeing 737\nAudi 100", "707-320\n727-200", "A-0 x\nB-1 x"]
+)
+def test_numbers_that_are_parts_of_names_stay(text: str, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(text)
+    assert read_class_names(str(tmp_path / "names"), "data.class_file") == text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"ant": "0", "red bee": "1", "cat": "2"}'),
+        ("a.json", '{"names": ["ant", "red bee", "cat"]}'),
+        ("config.json", '{"architecture": "b0", "num_classes": 3, "label_names": ["ant", "red bee", "cat"]}'),
+        ("config.json", '{"id2label": {"0": "ant", "1": "red bee", "2": "cat"}, "label2id": {"ant": 0}}'),
+        ("a.json", '{"class_to_idx": {"ant": 0, "red bee": 1, "cat": 2}}'),
+        ("info.json", '{"features": {"label": {"names": ["ant", "red bee", "cat"], "_type": "ClassLabel"}}}'),
+        ("a.json", '[{"id": 0, "name": "ant"}, {"id": 1, "name": "red bee"}, {"id": 2, "name": "cat"}]'),
+        ("a.txt", "{0: 'ant',\n 1: 'red bee',\n 2: \"cat\",}"),
+        ("a.txt", "['ant', 'red bee', 'cat']"),
+        ("data.yaml", "nc: 3\nnames: [ant, red bee, cat]\n"),
+        ("data.yml", "names:\n  0: ant\n  1: red bee\n  2: cat\n"),
+        ("data.yaml", "- ant\n- red bee\n- cat\n"),
+        ("a.txt", '"ant"\n"red bee"\n"cat"\n'),
+        ("a.txt", "# classes of the set\nant\nred bee\ncat\n"),
+    ],
+)
+def test_names_are_read_from_the_files_of_other_tools(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_class_names(str(tmp_path / name), "data.class_file") == ["ant", "red bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "ant\nbee\nant\n", "names 1 classes twice, first 'ant': each needs its own name"),
+        ("a.json", '["ant", "ant"]', "names 1 classes twice, first 'ant'"),
+        ("a.json", '{"ant": 0, "bee": 0}', "has several names for class 0: each class needs one"),
+        ("a.txt", "ant\n\nbee\n", "line 2 is empty, and a class needs a name"),
+        ("a.txt", "ant,bee,cat\n", "holds a single line, 'ant,bee,cat': write the names one a line"),
+        ("a.txt", "\0\1\2", "holds other bytes than names of classes"),
+        ("a.yaml", "a: [", "is no YAML: "),
+        ("a.txt", "[" * 5000, "is no JSON list: "),
+        ("a.txt", "{0: open('x')}", "is no JSON list: "),
+        ("a.yaml", "!!python/object/apply:os.getcwd []", "is no YAML: "),
+    ],
+)
+def test_a_file_that_would_shift_the_classes_is_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_class_names(str(tmp_path / name), "data.class_file")
