@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from conf.text import list_some
+from infra.errors import ConfigError
 from models.data.sources import listing
 from models.data.sources.listing import Listing
 
@@ -38,6 +39,24 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
     if alike:
         lines.append(f"classes whose names look alike: {list_some(alike, separator='; ')}")
     return tuple(lines)
+
+
+def require_common_classes(entries: Listing, where: str) -> None:
+    """Refuses splits whose labels have two forms, as numbers in train and names in val.
+
+    Raises:
+        ConfigError: Train has images, and a held-out split has images of other classes only.
+    """
+    labels, split = np.array(entries.labels), np.array(entries.split)
+    train = set(labels[split == listing.TRAIN].tolist())
+    for part in sorted(set(split.tolist()) - {listing.TRAIN}):
+        seen = set(labels[split == part].tolist())
+        if train and train.isdisjoint(seen):
+            shown = [list_some([entries.classes[label] for label in sorted(some)]) for some in (train, seen)]
+            raise ConfigError(
+                f"{where}: train and {listing.SPLITS[part]} have no class in common: train has {shown[0]}, "
+                f"{listing.SPLITS[part]} has {shown[1]}; the labels of both must be of one form"
+            )
 
 
 def describe_masks(names: Sequence[str]) -> tuple[str, ...]:

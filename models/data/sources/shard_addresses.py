@@ -22,7 +22,7 @@ from braceexpand import braceexpand
 
 from conf import schema
 from conf.data_set import IN_PLACE, REWRITTEN
-from conf.text import logger
+from conf.text import count, logger
 from infra import store
 from infra.environment import cache_folder, make_cache
 from infra.errors import ConfigError, NotFoundError
@@ -67,8 +67,8 @@ def find_shards(data: schema.Data) -> ShardAddresses:
     others: list[str] = []
     train, val = _expand_settings(data, others)
     every = [*train, *val]
-    if repeated := sorted(one for one, number in Counter(every).items() if number > 1):
-        raise ConfigError(f"{len(repeated)} shards are listed twice, first {repeated[0]}")
+    _refuse_repeated(data, train, val)
+    _refuse_exchanged(data, train, val)
     if len({_scheme(one) for one in every}) > 1:
         raise ConfigError("data.path and data.val_path must be all local, all s3:// or all https://")
     if every[0].startswith(_WEB):
@@ -84,6 +84,26 @@ def find_shards(data: schema.Data) -> ShardAddresses:
     if val:
         return ShardAddresses(root, dict(zip(names, [TRAIN] * len(train) + [VAL] * len(val), strict=True)), beside)
     return ShardAddresses(root, _split_by_name(names, str(data.path)), beside)
+
+
+def _refuse_repeated(data: schema.Data, train: Sequence[str], val: Sequence[str]) -> None:
+    if common := sorted(set(train) & set(val)):
+        raise ConfigError(
+            f"data.path {data.path} and data.val_path {data.val_path} both name {count(len(common), 'shard')}, first "
+            f"{common[0]}: data.path must name those of train only"
+        )
+    if repeated := sorted(one for one, number in Counter([*train, *val]).items() if number > 1):
+        raise ConfigError(f"{len(repeated)} shards are listed twice, first {repeated[0]}")
+
+
+def _refuse_exchanged(data: schema.Data, train: Sequence[str], val: Sequence[str]) -> None:
+    """Refuses shards of val in place of those of train, and the reverse, by their names."""
+    kinds = [{_split_word(one.rpartition("/")[2]) for one in some} for some in (train, val)]
+    if kinds[0] and kinds[0] <= {"val", "test"} and kinds[1] == {"train"}:
+        raise ConfigError(
+            f"by their names, the shards of data.path {data.path} are of val and those of data.val_path "
+            f"{data.val_path} of train: exchange the two settings, or give the shards other names"
+        )
 
 
 def _relate(every: Sequence[str]) -> tuple[str, list[str]]:
@@ -114,10 +134,19 @@ def check_addresses(data: schema.Data) -> None:
         if not {_without_scheme(uri) for one in folders for uri in store.list_uris(locate_uri(one))}.intersection(
             shards
         ):
-            count = (
+            missing = (
                 f"none of the {len(shards):,} shards exists, first {shards[0]}" if len(shards) > 1 else "no such shard"
             )
-            raise ConfigError(f"{key} {getattr(data, key.rpartition('.')[2])}: {count}")
+            raise ConfigError(f"{key} {getattr(data, key.rpartition('.')[2])}: {missing}{_name_present(shards[0])}")
+
+
+def _name_present(address: str) -> str:
+    """Names a shard that the folder of a missing one has, as the end of a message; empty without any."""
+    folder = address.rpartition("/")[0]
+    if address.startswith(_WEB):
+        return ""
+    present = [_without_scheme(uri) for uri in store.list_uris(locate_uri(folder)) if uri.lower().endswith(ARCHIVES)]
+    return f"; {folder} has {count(len(present), 'shard')}, as {min(present)}" if present else ""
 
 
 def _without_scheme(uri: str) -> str:
@@ -193,11 +222,11 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
 
 
 def _expand_braces(pattern: str, key: str) -> list[str]:
-    count = 1
+    number = 1
     for first, last in _RANGE.findall(pattern):
-        count *= abs(int(last) - int(first)) + 1
-    if count > _MAX_SHARDS:
-        raise ConfigError(f"{key} {pattern} names {count:,} shards, more than {_MAX_SHARDS:,}")
+        number *= abs(int(last) - int(first)) + 1
+    if number > _MAX_SHARDS:
+        raise ConfigError(f"{key} {pattern} names {number:,} shards, more than {_MAX_SHARDS:,}")
     try:
         expanded = list(braceexpand(pattern, escape=False))
     except ValueError as error:

@@ -28,6 +28,7 @@ _MAX_LINKS = 40  # from one to the next, as Linux
 _OF_BACKUPS = b"DV"  # GNU's list of a folder's files, in incremental archives, and the label of an archive
 _SPARSE = b"S"
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: their size is not followed by bytes
+_HARD_LINK = b"1"
 DEAD_LINK, NO_FILE, SPARSE = "links that lead to no file", "entries that are no files", "sparse files of a tar"
 _LINKS = {
     b"1": "a hard link",
@@ -166,13 +167,18 @@ def _follow(
 def iterate_members(read_at: ReadAt, where: str, start: int, end: int) -> Iterator[Member]:
     """Yields the regular files of a tar that a user has made, in order, those of one name too; skips all else.
 
-    What precedes a damage is yielded before the error is raised. Arguments and errors are those of
-    ``read_own_members``.
+    A hard link is the file before it that it names. What precedes a damage is yielded before the error is raised.
+    Arguments and errors are those of ``read_own_members``.
     """
+    places: dict[str, tuple[int, int]] = {}
     for entry in _read_entries(read_at, where, start, end, appended=True):
         name = _own_name(entry.name, "/", where)
-        if entry.kind in _REGULAR and name:
-            yield Member(name, entry.offset, entry.size)
+        place = (entry.offset, entry.size) if entry.kind in _REGULAR else None
+        if entry.kind == _HARD_LINK:
+            place = places.get(_own_name(entry.link, "/", where))
+        if place and name:
+            places[name] = place
+            yield Member(name, *place)
 
 
 def is_header(block: bytes) -> bool:

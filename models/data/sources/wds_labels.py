@@ -32,6 +32,10 @@ NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # pandas writes whole numbers
 _VALUE, _BETWEEN = r"[-+.\de]+", r"(?:\s*[,;]\s*|\s+)"
 _VECTOR = re.compile(rf"[\[(]\s*{_VALUE}(?:{_BETWEEN}{_VALUE})*\s*[\])]|{_VALUE}(?:{_BETWEEN}{_VALUE})+", re.IGNORECASE)
 _MAX_LABEL = 256
+# Values as Python or JSON writes them, by ``str(label)`` of what is no plain number or text: tensor(3), b'3', "cat".
+_WRITTEN = re.compile(
+    r"(?:tensor|array|(?:np|numpy)\.\w+)\(([^()]+?)(?:,\s*(?:dtype|device)=[^()]+)?\)|b?(['\"])(.+)\2", re.DOTALL
+)
 _NUMPY = b"\x93NUMPY"
 # Beginnings of values that are no printable label.
 _ONE_HOT, _SEVERAL, _UNREAD = "\0one of ", "\0several", "\0unread"
@@ -100,6 +104,8 @@ def parse(suffix: str, data: bytes) -> Any:
         text = data.decode("utf-8-sig").strip()
         if suffix.rpartition(".")[2] == "json":
             return json.loads(text)
+        if written := _WRITTEN.fullmatch(text):
+            text = (written[1] or written[3]).strip()
         return _parse_vector(text, only_marks=suffix == "txt") or text  # a text may begin with the numbers of a box
     except (ValueError, RecursionError):
         return None

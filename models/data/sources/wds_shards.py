@@ -25,7 +25,7 @@ from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
 from models.data.sources.camera_raw import SUFFIXES as RAW_SUFFIXES
 from models.data.sources.class_file import rank_labels, read_class_names
-from models.data.sources.class_remarks import compare_classes, describe_labels, find_measurement
+from models.data.sources.class_remarks import compare_classes, describe_labels, find_measurement, require_common_classes
 from models.data.sources.container import Container, join_parts
 from models.data.sources.image_format import (
     CONVERTIBLE,
@@ -147,6 +147,7 @@ def open_shards(data: schema.Data) -> Source:
         if name not in unread:
             unused.add("files beside the shards", name, could_be_sample=False)
     unused.check(data, len(entries.rows))
+    require_common_classes(entries, f"{data.name} at {data.path}")
     source = dataclasses.replace(
         entries.source(missing),
         unused=unused.lines(),
@@ -383,6 +384,8 @@ def _describe_contents(data: schema.Data, scans: Sequence[_Shard], label_field: 
     lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
     if len(suffixes) > _MANYFIELDS:
         lines += f"; {len(suffixes):,} fields are too many: a field is what follows the first dot of a name"
+    if data.label_field and "json" in suffixes and split_field(label_field)[0] not in suffixes:
+        lines += f"; a key of .json is written json.{label_field}"
     return (
         f"{data.name} at {data.path}: no sample with an image and a label in {label_field}; its fields are {seen}"
         f"{_json_hint(scans)}{lines}; set data.label_field to the field with the labels, or take data=folder for a tar "

@@ -93,6 +93,22 @@ def test_the_samples_of_each_split_are_those_of_the_rewritten_shards(folder: Pat
     assert not list(Path(here.manifest_uri.removeprefix("file://")).parent.glob("*.tar"))  # nothing is copied
 
 
+def test_a_hard_link_is_read_where_the_member_is_that_it_names(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(folder / "train-2.tar", "a") as archive:
+        for name, target in (("700000.cls", "000081.cls"), ("700000.jpg", "000081.jpg")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            archive.addfile(info)
+    kinds = ("in_place", "rewritten")
+    here, there = (shard(settings(folder, shards=kind), f"file://{tmp_path}/store") for kind in kinds)
+    read = [
+        [sample for split in manifests.SPLITS for sample in contents(load(one), one.manifest_uri, split)]
+        for one in (here, there)
+    ]
+    assert read[0] == read[1]
+    assert read[0].count((81 % CLASSES, photo(81))) == 2
+
+
 def test_a_shard_names_its_tar_with_size_and_digest(folder: Path, tmp_path: Path) -> None:
     result = shard(settings(folder), f"file://{tmp_path}/store")
     for one in load(result).shards:

@@ -124,6 +124,14 @@ def test_lists_in_another_spelling_are_refused(spelled: str, what: str, tmp_path
         open_shards(tmp_path / spelled)
 
 
+def test_a_key_of_a_json_without_its_suffix_is_told_how_it_is_written(tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "json": json.dumps({"info": {"species": "ab"[i % 2]}})} for i in range(4)]
+    root = write_shards(tmp_path / "set" / "%d.tar", samples)
+    with pytest.raises(ConfigError, match=r"; a key of \.json is written json\.info\.species; "):
+        open_shards(root, label_field="info.species")
+    assert open_shards(root, label_field="json.info.species").classes == ("a", "b")
+
+
 def test_numbers_sort_as_numbers_and_names_as_names(tmp_path: Path) -> None:
     numbers = write_shards(tmp_path / "n" / "%d.tar", [{"jpg": photo(i), "cls": i} for i in (10, 9, 100)])
     assert open_shards(numbers).classes == ("9", "10", "100")
@@ -354,8 +362,53 @@ def test_the_shards_of_val_can_be_given(tmp_path: Path) -> None:
     write_shards(tmp_path / "b" / "%d.tar", numbered(2, first=50))
     source = open_shards(tmp_path / "a", val_path=str(tmp_path / "b" / "0.tar"))
     assert {source.names[i].split(b"/")[0]: part for i, part in enumerate(source.split)} == {b"a": TRAIN, b"b": VAL}
-    with pytest.raises(ConfigError, match="1 shards are listed twice, first "):
+    with pytest.raises(
+        ConfigError, match=r"data\.path .* and data\.val_path .* both name 1 shard, first .*0\.tar: data"
+    ):
         open_shards(tmp_path / "a", val_path=str(tmp_path / "a"))
+    with pytest.raises(ConfigError, match="1 shards are listed twice, first "):
+        open_shards(f"{tmp_path}/a/0.tar::{tmp_path}/a")
+
+
+def test_shards_of_train_and_val_that_are_exchanged_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "set" / "train-%d.tar", numbered(8), 4)
+    write_shards(tmp_path / "set" / "val-%d.tar", numbered(4, first=50))
+    train, val = f"{tmp_path}/set/train-{{0..1}}.tar", f"{tmp_path}/set/val-0.tar"
+    assert len(open_shards(train, val_path=val).labels) == 12
+    with pytest.raises(
+        ConfigError, match=r"by their names, the shards of data\.path .* are of val .*: exchange the two"
+    ):
+        open_shards(val, val_path=train)
+
+
+def test_labels_of_train_and_val_in_two_forms_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "set" / "train-%d.tar", numbered(6))
+    write_shards(tmp_path / "set" / "val-%d.tar", [{"jpg": photo(50 + i), "cls": "abc"[i % 3]} for i in range(6)])
+    with pytest.raises(ConfigError, match="train and val have no class in common: train has 0, 1, 2, val has a, b, c;"):
+        open_shards(tmp_path / "set")
+
+
+@pytest.mark.parametrize("spelled", ["train-{0..3}.tar", "train-00.tar"])
+def test_a_pattern_that_matches_nothing_is_told_a_shard_that_is_there(spelled: str, tmp_path: Path) -> None:
+    write_shards(tmp_path / "set" / "train-%03d.tar", numbered(8), 4)
+    with pytest.raises(ConfigError, match=r"; .*/set has 2 shards, as .*/set/train-000\.tar$"):
+        shard_addresses.check_addresses(data_settings("webdataset", tmp_path / "set" / spelled))
+
+
+def test_a_hard_link_is_the_member_that_it_names(tmp_path: Path) -> None:
+    """GNU tar writes the second of two names of one file so; a link to a member that comes later has no content."""
+    with tarfile.open(write_archive(tmp_path / "set" / "0.tar", {}), "w") as archive:
+        for name, data in (("0.jpg", photo(0)), ("0.cls", b"0"), ("1.cls", b"1")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, target in (("1.jpg", "0.jpg"), ("2.cls", "1.cls"), ("2.jpg", "3.jpg")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            archive.addfile(info)
+    source = open_shards(tmp_path / "set")
+    assert [(source.read(i), source.classes[source.labels[i]]) for i in range(2)] == [(photo(0), "0"), (photo(0), "1")]
+    assert source.unused == ("1 samples without an image, first 0.tar: 2",)
 
 
 @pytest.mark.parametrize(
@@ -457,6 +510,14 @@ def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
         *((suffix, "{0[0]} {0[1]} {0[2]} 0", ("0", "1", "2")) for suffix in ("cls", "txt")),
         ("cls", "[{0[0]}., {0[1]}., {0[2]}., 0.]", ("0", "1", "2")),
         ("json", '{{"label": [{0[0]}, {0[1]}, {0[2]}, 0]}}', ("0", "1", "2")),
+        # What str() writes of values that are no plain number or text.
+        ("cls", "tensor({})", ("0", "1", "2")),
+        ("cls", "tensor([{}], device='cuda:0')", ("0", "1", "2")),
+        ("cls", "array([{0[0]}, {0[1]}, {0[2]}], dtype=int64)", ("0", "1", "2")),
+        ("cls", "np.int64({})", ("0", "1", "2")),
+        ("cls", "b'{}'", ("0", "1", "2")),
+        ("cls", '"c{}"', ("c0", "c1", "c2")),
+        ("txt", "b'c{}'", ("c0", "c1", "c2")),
     ],
 )
 def test_a_list_of_one_label_or_a_one_hot_vector_is_a_label(
