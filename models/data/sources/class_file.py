@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conf.text import logger
 from infra import store
 from infra.errors import ConfigError, NotFoundError
 from models.data.sources.container import locate
 
+log = logger()
 # ``0 ant``, ``0,ant``, ``0: ant``, ``0. ant``, ``0) ant``, ``0 - ant``; 707-320 is a name.
 _NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s+[-=]\s+|[.)]\s+|\s*[:,;=]+\s*|\s+)(\S.*)", re.ASCII)
 _LINE_WITH_NUMBER = re.compile(r"(.*\S)(?:\s*[,;:=\t]\s*|\s+)(\d{1,6})", re.ASCII)
@@ -49,7 +51,7 @@ def read_class_names(path: str, key: str) -> list[str]:
         key: Setting that names it, for messages.
 
     Raises:
-        ConfigError: There is no such file, or it holds no names, or a name twice.
+        ConfigError: There is no such file, or it holds no names.
     """
     text, where = read_small(path, key).strip(), f"{key} {path}"
     content = _parse(text, path, where)
@@ -61,11 +63,13 @@ def read_class_names(path: str, key: str) -> list[str]:
         raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list")
     if unprintable := [name for name in names if not name.isprintable()]:
         raise ConfigError(f"{where} holds other bytes than names of classes, as {unprintable[0][:_SHOWN]!r}")
-    if repeated := [name for name, number in Counter(names).items() if number > 1]:
-        raise ConfigError(
-            f"{where} names {len(repeated)} classes twice, first {repeated[0]!r}: each needs its own name"
-        )
+    if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
+        log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
     return list(names)
+
+
+def _list_repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, number in Counter(names).items() if number > 1]
 
 
 def _parse(text: str, path: str, where: str) -> Any:
@@ -108,8 +112,10 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
         labels: All labels; whole numbers are without leading zeros, and negative ones stand for none.
 
     Raises:
-        ConfigError: Names are numbers of other classes, and the labels may be either.
+        ConfigError: Names are numbers of other classes, and the labels may be either, or a label is the name of two.
     """
+    if path is not None and (repeated := [name for name in _list_repeated(classes) if name in set(labels)]):
+        raise ConfigError(f"data.class_file {path}: the label {repeated[0]!r} is the name of several classes")
     by_name = {name: label for label, name in enumerate(classes)}
     by_number = {str(label): label for label in range(len(classes))}
     if path is None:

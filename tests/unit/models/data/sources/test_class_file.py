@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError
-from models.data.sources.class_file import read_class_names
+from models.data.sources.class_file import rank_labels, read_class_names
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,6 @@ def test_names_are_read_from_the_files_of_other_tools(name: str, text: str, tmp_
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "ant\nbee\nant\n", "names 1 classes twice, first 'ant': each needs its own name"),
-        ("a.json", '["ant", "ant"]', "names 1 classes twice, first 'ant'"),
         ("a.json", '{"ant": 0, "bee": 0}', "has several names for class 0: each class needs one"),
         ("a.txt", "ant\n\nbee\n", "line 2 is empty, and a class needs a name"),
         ("a.txt", "ant,bee,cat\n", "holds a single line, 'ant,bee,cat': write the names one a line"),
@@ -115,3 +113,16 @@ def test_a_file_that_would_shift_the_classes_is_refused(name: str, text: str, me
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_class_names(str(tmp_path / name), "data.class_file")
+
+
+def test_a_name_of_two_classes_is_said_and_refused_as_a_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in the usual class index of ImageNet, of which two classes are cranes."""
+    file = tmp_path / "class_index.json"
+    file.write_text('{"0": ["n02012849", "crane"], "1": ["n03126707", "crane"], "2": ["n01440764", "tench"]}')
+    with caplog.at_level("WARNING", "effnet"):
+        names = read_class_names(str(file), "data.class_file")
+    assert names == ["crane", "crane", "tench"]
+    assert "class_index.json: 1 names are of several classes, as 'crane'" in caplog.text
+    assert rank_labels(str(file), names, {"0", "1", "tench"})["1"] == 1
+    with pytest.raises(ConfigError, match="the label 'crane' is the name of several classes"):
+        rank_labels(str(file), names, {"crane", "tench"})
