@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logger()
 SHOWN = 3  # differences in a message
+_IMAGENET = 1000  # classes
+_WNID = re.compile(r"n\d{8}")
 CLASS_NAMES = "class_names"  # tag of an imported version: where the names of its classes are from
 GIVEN = "published.class_file"  # its value where they are known
 
@@ -168,9 +170,28 @@ def require_rows(ref: str, shards: ShardResult, model: Sequence[str], data: Sequ
     if rows is None:
         raise ConfigError(
             f"{ref} was trained on other classes than those of {shards.name}: {describe_difference(model, data)}; its "
-            "accuracy there would mean nothing. Take the data set that it was trained on"
+            f"accuracy there would mean nothing. {_remedy(model, data)}"
         )
     return rows
+
+
+def _remedy(model: Sequence[str], data: Sequence[str]) -> str:
+    """What to do about lists of other classes, or of the same in another spelling."""
+
+    def spellings(names: Sequence[str]) -> set[str]:
+        return {" ".join(re.split(r"[\s_-]+", name.casefold())) for name in names}
+
+    if len(spellings(data)) == len(data) and spellings(data) <= spellings(model):
+        return (
+            "The names are the same but for case, spaces, hyphens and underscores: rename the classes of the data set, "
+            "or import the weights again with the names of the data set in published.class_file"
+        )
+    if len(model) == _IMAGENET and all(map(_WNID.fullmatch, data)):
+        return (
+            "The data set has WordNet ids: weights imported without published.class_file are matched by these, "
+            f"if their {_IMAGENET:,} classes are ImageNet's"
+        )
+    return "Take the data set that it was trained on"
 
 
 def find_rows(model: Sequence[str], data: Sequence[str]) -> list[int] | None:

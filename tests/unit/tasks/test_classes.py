@@ -10,7 +10,7 @@ from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, Manifest
 from models.networks import packaged
 from models.results import ShardResult
-from tasks.classes import GIVEN, class_lists, class_mismatch, describe_difference, find_rows
+from tasks.classes import GIVEN, class_lists, class_mismatch, describe_difference, find_rows, require_rows
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,19 @@ def test_names_that_were_given_at_the_import_are_matched_even_if_they_are_number
     model = [str(number) for number in range(12)]
     assert lists(monkeypatch, model, data, source_sha256="a", class_names=GIVEN) == (model, data)
     assert find_rows(model, data) == [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "remedy"),
+    [
+        (["Polar_Bear", "ant"], ["ant", "polar bear"], "The names are the same but for case, spaces, hyphens"),
+        (["Polar-Bear", "ant", "bee"], ["polar_bear"], "The names are the same but for case, spaces, hyphens"),
+        ([f"c{i}" for i in range(1000)], ["n01440764", "n01443537"], "The data set has WordNet ids: weights imported"),
+        (["ant", "bee"], ["ant", "cat"], "Take the data set that it was trained on"),
+        (["ant", "bee"], ["Ant", "ant"], "Take the data set that it was trained on"),
+    ],
+)
+def test_of_classes_in_another_spelling_the_remedy_says_so(model: list[str], data: list[str], remedy: str) -> None:
+    shards = ShardResult("pets", "file:///manifest.json", "sha256", len(data), 1, 1, 1, 1, reused=True)
+    with pytest.raises(ConfigError, match=rf"would mean nothing\. {remedy}"):
+        require_rows("b0/1", shards, model, data)
