@@ -143,14 +143,15 @@ def refuse_beginnings(folders: Sequence[str], parts: Mapping[str, int], root: st
 
 
 def refuse_downloads(folders: Sequence[str], files: Iterable[str], parts: Mapping[str, int], root: str) -> None:
-    """Refuses numbered folders beside the statistics that img2dataset writes for each, as ``00000_stats.json``.
+    """Refuses numbered folders beside the files of img2dataset for each, ``00000_stats.json`` or ``00000.parquet``.
 
     Raises:
         ConfigError: There are some.
     """
     beside = {name.rpartition("/")[2] for name in files}
     numbered = [folder for folder in folders if folder.isdecimal()]
-    if marks := [f"{folder}_stats.json" for folder in numbered if f"{folder}_stats.json" in beside]:
+    names = (f"{folder}{ending}" for folder in numbered for ending in ("_stats.json", ".parquet"))
+    if marks := [name for name in names if name in beside]:
         raise ConfigError(
             f"{root}: the folders {list_some(numbered)} are parts of a download by img2dataset, as {marks[0]} says, "
             "not classes: a CSV file with the names of the images and their classes states these, or data=webdataset "

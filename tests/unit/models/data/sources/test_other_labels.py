@@ -54,10 +54,11 @@ def test_tables_with_the_classes_of_the_folders_or_none_are_not_said(files: dict
     assert (source.classes, source.class_differences) == (FOLDERS, ())
 
 
-def test_the_folders_of_a_download_by_img2dataset_are_no_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["_stats.json", ".parquet"])
+def test_the_folders_of_a_download_by_img2dataset_are_no_classes(ending: str, tmp_path: Path) -> None:
     files = {f"0000{part}/{part}{i:04d}.jpg": photo(10 * part + i) for part in (0, 1) for i in range(6)}
-    files |= {f"0000{part}_stats.json": b"{}" for part in (0, 1)}
-    with pytest.raises(ConfigError, match=r"00000, 00001 are parts of a download by img2dataset, as 00000_stats\.json"):
+    files |= {f"0000{part}{ending}": b"{}" for part in (0, 1)}
+    with pytest.raises(ConfigError, match=rf"00000, 00001 are parts of a download by img2dataset, as 00000{ending} "):
         open_tree(tmp_path, files)
     assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("00000", "00001")
 
