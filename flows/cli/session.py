@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
+from conf.overrides import expand_home
 from conf.text import logger
 from flows import configure
 from flows.cli import signals, unread
@@ -377,7 +378,9 @@ def _check_files(verb: str, config: schema.Config) -> None:
         "import": [path for path in (config.published.path, config.published.class_file) if path],
     }
     for name in names.get(verb, []):
-        path = Path(name).expanduser()
+        path = Path(expand_home(name))
+        if "://" in name and not name.startswith(("s3://", "file://")):
+            raise ConfigError(f"effnet {verb}: {name} is neither a local file nor s3://; download it first")
         if "://" not in name and path.is_dir():
             raise ConfigError(f"effnet {verb}: {name} is a folder, not a file{_name_a_file(path)}")
         if "://" not in name and not path.is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from conf.overrides import expand_home
 from conf.schema import Data, Launch
 from infra import machine
 from infra.doctor.finding import FAIL, OK, WARN, Finding
@@ -123,7 +124,7 @@ def data(sources: dict[str, Data], packaged: frozenset[str]) -> list[Finding]:
             findings.append(Finding(OK, "data", f"{key}: {source.name}, part of a Python package"))
         elif source.path is None:
             findings.append(Finding(FAIL, "data", f"{key}: no path is given; give {key}.path=PATH"))
-        elif not source.path.startswith("s3://") and not Path(source.path).expanduser().exists():
+        elif not source.path.startswith("s3://") and not Path(expand_home(source.path)).exists():
             findings.append(Finding(FAIL, "data", f"{key}: {source.path} is not there; give {key}.path=PATH"))
         else:
             findings.append(Finding(OK, "data", f"{key}: {source.path}"))

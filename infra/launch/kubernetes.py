@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
+from conf.overrides import expand_home
 from infra.errors import ConfigError, EffnetError, LostError, NotFoundError, QueueFullError, TransientError
 from infra.launch.job import JobSpec
 from infra.launch.local import last_lines, share_token
@@ -253,7 +254,7 @@ def _connect(kubeconfig: str | None) -> Any:
     from kubernetes import client, config
 
     configuration = client.Configuration()
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not Path("~/.kube/config").expanduser().exists()
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not Path(expand_home("~/.kube/config")).exists()
     if in_pod and not kubeconfig:
         config.load_incluster_config(client_configuration=configuration)
     else:

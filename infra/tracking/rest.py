@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from conf.overrides import expand_home
 from infra.errors import ConfigError, EffnetError, PermanentError, TransientError, first_line
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _logs_in_by_password() -> bool:
     """Whether nothing but user and password, or nothing at all, says how to log in to MLflow."""
     others = {name for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_") and value} - _KNOWN
     both = bool(os.environ.get(_USER) and os.environ.get(_PASSWORD))
-    return not others and (both or not Path("~/.mlflow/credentials").expanduser().exists())
+    return not others and (both or not Path(expand_home("~/.mlflow/credentials")).exists())
 
 
 def _send_by_mlflow(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float) -> Response:

@@ -14,6 +14,7 @@ from prefect import task
 
 from conf import compose, schema
 from conf.data_set import EvalTransform
+from conf.overrides import expand_home
 from infra.errors import ConfigError
 from models.results import PhotographNetwork, PhotographsResult
 from tasks import policy
@@ -69,7 +70,7 @@ def read(options: schema.Photographs) -> dict[str, bytes]:
 
     if not options.networks:
         raise ConfigError("photographs.networks is empty: name at least one, e.g. [efficientnet_lite0]")
-    files = {Path(path).stem: Path(path).expanduser() for path in options.images}
+    files = {Path(path).stem: Path(expand_home(path)) for path in options.images}
     if len(files) < len(options.images):
         raise ConfigError("photographs.images: two files have the same name")
     if absent := [str(path) for path in files.values() if not path.is_file()]:

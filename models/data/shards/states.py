@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conf import schema
+from conf.overrides import expand_home
 from infra import store
 from infra.errors import DataError, NotFoundError, PermanentError
 from infra.store.json_objects import read_object
@@ -117,7 +118,7 @@ def _uri_of(data: schema.Data, folder: str, state: str) -> str:
     settings = {key: value for key, value in asdict(data).items() if key not in _NOT_OF_SHARDS}
     for key in ("path", "val_path"):  # a relative path is another place in another folder
         if settings[key] is not None and "://" not in settings[key]:
-            settings[key] = str(Path(settings[key]).expanduser().absolute())
+            settings[key] = str(Path(expand_home(settings[key])).absolute())
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     return store.join(folder, "states", f"{digest}-{state}.json")
 

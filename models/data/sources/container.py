@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from conf.overrides import expand_home
 from infra import store
 from infra.errors import ConfigError
 from infra.store import files
@@ -24,7 +25,7 @@ def locate(path: str) -> str:
     local = path.removeprefix("file://")
     if "://" in local:
         raise ConfigError(f"data.path {path!r} is neither a local path nor s3://bucket/folder")
-    return str(Path(local).expanduser())
+    return str(Path(expand_home(local)))
 
 
 def locate_uri(location: str) -> str:
