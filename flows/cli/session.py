@@ -66,7 +66,6 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     if dropped := environment.describe_dropped(os.environ):
         log.info("%s", dropped)
     environment.clean(os.environ, config.services)  # before anything imports torch, which reads its variables then
-    environment.check_network(os.environ)
     _check_early(verb, config)
     began, run_dir = time.monotonic(), Path(config.run_dir).resolve()
     is_checked = _check_places(verb, config, run_dir)
@@ -143,10 +142,11 @@ def _check_early(verb: str, config: schema.Config) -> None:
     It must not import Prefect, which reads its variables at that moment.
 
     Raises:
-        ConfigError: As ``check_settings``, or an engine that is not available.
+        ConfigError: As ``check_settings`` and ``check_network``, or an engine that is not available.
         DataError: As ``check_settings``.
         NotFoundError: As ``check_settings``.
     """
+    environment.check_network(os.environ)
     check_settings(verb, config)
     if _starts_jobs(verb):
         ENGINES[config.launch.engine].check(config.launch)

@@ -224,10 +224,9 @@ def _describe(data: bytes) -> str:
 
 def _describe_text(head: bytes) -> str:
     """Returns how a text begins, as the answer of a server that refuses a download; empty for other bytes."""
-    text = head.decode("utf-8", errors="replace").strip()
-    line = text.partition("\n")[0].strip()
-    is_text = bool(line) and line.isascii() and all(c.isprintable() or c.isspace() for c in text)
-    return f": it is a text, which begins with {line[:_SHOWN]!r}" if is_text else ""
+    lines = head.decode("utf-8", errors="replace").strip().splitlines()
+    is_text = bool(lines) and lines[0].isascii() and all(line.replace("\t", " ").isprintable() for line in lines)
+    return f": it is a text, which begins with {lines[0].strip()[:_SHOWN]!r}" if is_text else ""
 
 
 def _load(data: bytes, file: str, stubs: Sequence[tuple[type, str]] = ()) -> Any:
