@@ -18,7 +18,7 @@ _SEPARATOR = re.compile(r"[|;,/+&]+|\s+")
 _MARKED = re.compile(r"[|;,/+&]|\band\b")  # what names of classes with several words have not
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
 _LIST = "[](){}'\""  # characters around the labels of a list
-_MISSING = ("none", "na", "unlabeled", "unlabelled", "unannotated", "missing")  # casefolded names
+_MISSING = ("none", "na", "unlabeled", "unlabelled", "unannotated", "missing", "nan", "null")  # casefolded names
 _MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
 
 

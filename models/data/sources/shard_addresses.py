@@ -284,7 +284,8 @@ def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
     if "test" not in kinds.values() and 0 < len(tests) < len(vals):
         kinds |= dict.fromkeys(tests, "test")  # evaluation beside validation, as for folders
     present = set(kinds.values()) - {None}
-    if "train" not in present or len(present) == 1:
+    is_mixed = None in kinds.values() and not present.isdisjoint(("val", "test"))
+    if ("train" not in present or len(present) == 1) and not is_mixed:
         if len(present) > 1:
             raise ConfigError(f"{path} has shards of {' and '.join(sorted(map(str, present)))}, but none of train")
         return dict.fromkeys(names, TRAIN)

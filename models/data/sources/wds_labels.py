@@ -32,9 +32,11 @@ NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # pandas writes whole numbers
 _VALUE, _BETWEEN = r"[-+.\de]+", r"(?:\s*[,;]\s*|\s+)"
 _VECTOR = re.compile(rf"[\[(]\s*{_VALUE}(?:{_BETWEEN}{_VALUE})*\s*[\])]|{_VALUE}(?:{_BETWEEN}{_VALUE})+", re.IGNORECASE)
 _MAX_LABEL = 256
-# Values as Python or JSON writes them, by ``str(label)`` of what is no plain number or text: tensor(3), b'3', "cat".
+# Values as Python or JSON writes them, by ``str(label)`` of what is no plain number or text: tensor(3), (3,), b'3'.
 _WRITTEN = re.compile(
-    r"(?:tensor|array|(?:np|numpy)\.\w+)\(([^()]+?)(?:,\s*(?:dtype|device)=[^()]+)?\)|b?(['\"])(.+)\2", re.DOTALL
+    r"(?:tensor|array|(?:np|numpy)\.\w+)\((?P<value>[^()]+?)(?:,\s*(?:dtype|device)=[^()]+)?\)"
+    r"|\((?P<single>[^(),]+),\)|b?(?P<quote>['\"])(?P<text>.+)(?P=quote)",
+    re.DOTALL,
 )
 _NUMPY = b"\x93NUMPY"
 # Beginnings of values that are no printable label.
@@ -91,9 +93,10 @@ def list_keys(content: Any) -> tuple[str, ...]:
 
 def split_field(label_field: str) -> tuple[str, list[str]]:
     """Returns the suffix of the members and the keys in their JSON: ``info.json`` and ``[a]`` of ``info.json.a``."""
-    parts = label_field.lstrip(".").split(".")
-    end = parts.index("json") + 1 if "json" in parts else len(parts)
-    return ".".join(parts[:end]), parts[end:]
+    parts = label_field.strip().lstrip(".").split(".")
+    suffixes = [part.lower() for part in parts]  # as those of members; keys have their case
+    end = suffixes.index("json") + 1 if "json" in suffixes else len(parts)
+    return ".".join(suffixes[:end]), parts[end:]
 
 
 def parse(suffix: str, data: bytes) -> Any:
@@ -104,8 +107,10 @@ def parse(suffix: str, data: bytes) -> Any:
         text = data.decode("utf-8-sig").strip()
         if suffix.rpartition(".")[2] == "json":
             return json.loads(text)
-        if written := _WRITTEN.fullmatch(text):
-            text = (written[1] or written[3]).strip()
+        while written := _WRITTEN.fullmatch(text):
+            text = (written["value"] or written["single"] or written["text"]).strip()
+        if text.startswith("{"):  # an object, whose text is no label
+            return None
         return _parse_vector(text, only_marks=suffix == "txt") or text  # a text may begin with the numbers of a box
     except (ValueError, RecursionError):
         return None

@@ -132,6 +132,38 @@ def test_a_key_of_a_json_without_its_suffix_is_told_how_it_is_written(tmp_path: 
     assert open_shards(root, label_field="json.info.species").classes == ("a", "b")
 
 
+@pytest.mark.parametrize("spelled", ["CLS", " cls ", ".Cls"])
+def test_the_case_of_a_suffix_does_not_count(spelled: str, tmp_path: Path) -> None:
+    assert open_shards(write_shards(tmp_path / "set" / "%d.tar", numbered(6)), label_field=spelled).classes == (*"012",)
+
+
+@pytest.mark.parametrize("text", ['{{"label": {}}}', "{{'label': {}}}"])
+def test_the_text_of_an_object_is_no_label(text: str, tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "cls": text.format(i % 3)} for i in range(12)]
+    with pytest.raises(ConfigError, match="12 samples whose cls is no text of one line"):
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "null"])
+def test_a_mark_of_a_missing_label_is_said(word: str, tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "cls": (word, "ant", "bee")[i % 3]} for i in range(12)]
+    source = open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+    assert any(f"the class {word} may stand for images without a label" in line for line in source.class_differences)
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_shards_without_a_split_beside_those_of_val_are_not_guessed(held_out: str, tmp_path: Path) -> None:
+    write_shards(tmp_path / "set" / "shard-%d.tar", numbered(6))
+    write_shards(tmp_path / "set" / f"{held_out}-%d.tar", numbered(3, first=50))
+    with pytest.raises(
+        ConfigError, match=r"those of 1 do not, as shard-0\.tar; give the shards of train by data\.path"
+    ):
+        open_shards(tmp_path / "set")
+    shards = f"{tmp_path}/set/shard-0.tar"
+    assert len(open_shards(shards, val_path=f"{tmp_path}/set/{held_out}-0.tar").labels) == 9
+    assert len(open_shards(f"{tmp_path}/set/{held_out}-0.tar").labels) == 3
+
+
 def test_numbers_sort_as_numbers_and_names_as_names(tmp_path: Path) -> None:
     numbers = write_shards(tmp_path / "n" / "%d.tar", [{"jpg": photo(i), "cls": i} for i in (10, 9, 100)])
     assert open_shards(numbers).classes == ("9", "10", "100")
@@ -518,6 +550,8 @@ def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
         ("cls", "b'{}'", ("0", "1", "2")),
         ("cls", '"c{}"', ("c0", "c1", "c2")),
         ("txt", "b'c{}'", ("c0", "c1", "c2")),
+        ("cls", "({},)", ("0", "1", "2")),
+        ("cls", "('c{}',)", ("c0", "c1", "c2")),
     ],
 )
 def test_a_list_of_one_label_or_a_one_hot_vector_is_a_label(
