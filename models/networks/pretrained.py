@@ -222,6 +222,11 @@ def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
     for key_map in KEY_MAPS:
         if f"{key_map.outside['stem.0']}.weight" in tensors:
             return key_map
+    if any(key.endswith("embeddings.convolution.weight") for key in tensors):
+        raise ArtifactError(
+            f"{file} has the tensor names of Transformers' EfficientNet, which are not read: timm has weights of "
+            "Google's, as tf_efficientnet_b0 and so on"
+        )
     stems = ", ".join(f"{key_map.outside['stem.0']}.weight ({key_map.name})" for key_map in KEY_MAPS)
     raise ArtifactError(
         f"{file} is not a known EfficientNet: it has none of {stems}; its first tensors are "

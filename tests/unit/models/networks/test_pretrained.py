@@ -355,6 +355,14 @@ def test_a_network_with_one_logit_is_refused_with_what_makes_two_of_it() -> None
         pretrained.convert(tensors, schema.Published(classes=1), "efficientnet-b0.pth")
 
 
+def test_weights_of_transformers_are_named_with_those_that_are_read() -> None:
+    tensors = {"efficientnet.embeddings.convolution.weight": torch.ones(32, 3, 3, 3), "classifier.bias": torch.ones(9)}
+    with pytest.raises(
+        ArtifactError, match="names of Transformers' EfficientNet, which are not read: timm has weights"
+    ):
+        pretrained.convert(tensors, ASK, "model.safetensors")
+
+
 def test_a_classifier_without_a_bias_is_named_as_that() -> None:
     tensors = {key: tensor for key, tensor in lukemelas().items() if key != "_fc.bias"}
     with pytest.raises(ArtifactError, match=r"compared with efficientnet_b0: _fc\.bias is missing$"):
