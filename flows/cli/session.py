@@ -377,14 +377,17 @@ def _check_files(verb: str, config: schema.Config) -> None:
         "gate": config.gate.weights,
         "import": [path for path in (config.published.path, config.published.class_file) if path],
     }
+    schemes = () if verb == "photographs" else ("s3://", "file://")
     for name in names.get(verb, []):
-        path = Path(expand_home(name))
-        if "://" in name and not name.startswith(("s3://", "file://")):
-            raise ConfigError(f"effnet {verb}: {name} is neither a local file nor s3://; download it first")
-        if "://" not in name and path.is_dir():
+        if "://" in name and not name.startswith(schemes):
+            places = "neither a local file nor s3://" if schemes else "no path of a local file"
+            raise ConfigError(f"effnet {verb}: {name} is {places}; download it first")
+        path = Path(expand_home(name).removeprefix("file://"))
+        if name.startswith("s3://") or path.is_file():
+            continue
+        if path.is_dir():
             raise ConfigError(f"effnet {verb}: {name} is a folder, not a file{_name_a_file(path)}")
-        if "://" not in name and not path.is_file():
-            raise ConfigError(f"effnet {verb}: no file {name}")
+        raise ConfigError(f"effnet {verb}: no file {name}")
 
 
 def _name_a_file(folder: Path) -> str:

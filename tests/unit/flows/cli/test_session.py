@@ -52,6 +52,12 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
         ("import", ["published.path=~nobody-here/x.pth"], "effnet import: no file ~nobody-here/x.pth"),
         ("import", ["published.path=https://host/x.pth"], "https://host/x.pth is neither a local file nor s3://"),
         ("import", [f"published.path={Path(__file__).parent}"], f"{Path(__file__).parent} is a folder, not a file"),
+        ("import", ["published.path=file:///nonexistent.pth"], "effnet import: no file file:///nonexistent.pth"),
+        (
+            "photographs",
+            ["photographs.images=[s3://bucket/x.jpg]"],
+            "s3://bucket/x.jpg is no path of a local file; download it",
+        ),
         ("train", ["data=folder", "data.path=~nobody-here"], "data.path '~nobody-here' does not exist"),
         ("import", [f"published.path={__file__}", "published.class_file=/none"], "effnet import: no file /none"),
         ("shard", ["data=webdataset", "data.class_file=/none.txt"], "data.class_file /none.txt does not exist"),
