@@ -10,15 +10,14 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from conf import schema
-from conf.overrides import expand_home
 from conf.text import logger
 from flows import configure
-from flows.cli import signals, unread
+from flows.cli import given_files, signals, unread
 from flows.cli.verbs import VERBS
 from infra import environment, store
 from infra.errors import ConfigError, EffnetError, TransientError, first_line
@@ -216,7 +215,7 @@ def check_settings(verb: str, config: schema.Config) -> None:
         engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.
         engine.describe(JobSpec("KEY", verb, "models.train", uri, config.launch, Path(config.run_dir).resolve()))
-    _check_files(verb, config)
+    given_files.check_files(verb, config)
     if verb in ("reproduce", "transfer"):
         from models.experiments.transfer import check_sets
 
@@ -237,7 +236,7 @@ def check_settings(verb: str, config: schema.Config) -> None:
         from models.networks.packaged import check_networks
 
         check_networks(config.linear)
-    _check_packaged(verb, config)
+    given_files.check_packaged(verb, config)
     if verb == "reproduce":
         from models.networks.build import check_names
 
@@ -314,7 +313,7 @@ def _is_of_decompression(record: logging.LogRecord) -> bool:
 
 def _check_path(data: schema.Data) -> None:
     """Raises for data without the path that they need, one that does not exist, or an address that is not read."""
-    _check_class_file(data)
+    given_files.check_class_file(data)
     path = data.path
     if data.source == "webdataset" and path is not None:
         if "://" not in path.replace("file://", ""):
@@ -345,58 +344,6 @@ def _refuse_unread_paths(verb: str, config: schema.Config) -> None:
                 f"{key}.path={data.path} would have no effect: {group}={data.source} is part of a Python package, and "
                 f"{group}=folder reads images of your own, {group}=webdataset shards of others"
             )
-
-
-def _check_class_file(data: schema.Data) -> None:
-    """Raises for a file with the names of classes that is not there, or has none."""
-    if data.class_file is not None and not data.class_file.startswith("s3://"):
-        from models.data.sources.class_file import read_class_names
-
-        read_class_names(data.class_file, "data.class_file")
-
-
-def _check_packaged(verb: str, config: schema.Config) -> None:
-    """Raises for a network of a Python package that is not installed."""
-    public = config.transfer.network
-    packaged = {
-        "linear": config.linear.networks,
-        "transfer": [public] if public else [],
-        "study": config.linear.networks + ([public] if public else []) + config.transfer.more_networks,
-    }
-    if verb in packaged:
-        from models.networks.packaged import weights_path
-
-        for name in packaged[verb]:
-            weights_path(name)
-
-
-def _check_files(verb: str, config: schema.Config) -> None:
-    """Raises for a file on this machine that the settings name and that is not there."""
-    names = {
-        "photographs": config.photographs.images,
-        "gate": config.gate.weights,
-        "import": [path for path in (config.published.path, config.published.class_file) if path],
-    }
-    schemes = () if verb == "photographs" else ("s3://", "file://")
-    for name in names.get(verb, []):
-        if "://" in name and not name.startswith(schemes):
-            places = "neither a local file nor s3://" if schemes else "no path of a local file"
-            raise ConfigError(f"effnet {verb}: {name} is {places}; download it first")
-        path = Path(expand_home(name).removeprefix("file://"))
-        if name.startswith("s3://") or path.is_file():
-            continue
-        if path.is_dir():
-            raise ConfigError(f"effnet {verb}: {name} is a folder, not a file{_name_a_file(path)}")
-        raise ConfigError(f"effnet {verb}: no file {name}")
-
-
-def _name_a_file(folder: Path) -> str:
-    """Names the first file of weights in a folder, as the end of a message; empty without any."""
-    suffixes = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
-    with suppress(OSError):
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
-        return f"; it has {folder / names[0]}" if names else ""
-    return ""
 
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:
