@@ -187,15 +187,15 @@ def join_spaced(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the words that are no parts of a setting with spaces around ``=``, and a line for each such setting."""
     rest, lines = list(words), []
     for word in words:
-        if word.strip("=") and (word.partition("=")[0] in _types() or word.partition("=")[0] in GROUPS):
-            at = rest.index(word)
-            following = [one for one in rest[at + 1 : at + 3] if one.startswith("=") or "=" not in one]
-            count = _count_parts(word, following)
-            if count:
-                parts = rest[at : at + 1 + count]
-                del rest[at : at + 1 + count]
-                joined = "".join(parts)
-                lines.append(f"{' '.join(parts)!r}: a setting has no spaces around =, as in {joined}")
+        key = word.partition("=")[0]
+        if word not in rest or (key not in _types() and key not in GROUPS):
+            continue
+        at = rest.index(word)
+        following = [one for one in rest[at + 1 : at + 3] if one.startswith("=") or "=" not in one]
+        if count := _count_parts(word, following):
+            parts = rest[at : at + 1 + count]
+            del rest[at : at + 1 + count]
+            lines.append(f"{' '.join(parts)!r}: a setting has no spaces around =, as in {''.join(parts)}")
     return rest, lines
 
 
