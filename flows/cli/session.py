@@ -294,7 +294,8 @@ def _check_data(data: schema.Data, *, one_class: bool = False) -> None:
 
 def _check_images(data: schema.Data, *, one_class: bool) -> None:
     """Raises for images of the user's own that the flow would refuse; arguments as of ``_check_data``."""
-    from models.data.sources import catalog, listing, tree
+    from models.data.sources import catalog, listing
+    from models.data.sources.folders import tree
 
     log.addFilter(_is_of_decompression)  # the flow opens the data again, and says the rest
     try:
@@ -326,7 +327,7 @@ def _check_path(data: schema.Data) -> None:
         if path is not None or data.source not in catalog.packaged():
             catalog.open_source(data)
     else:
-        from models.data.sources.container import locate
+        from models.data.sources.files.container import locate
 
         locate(path)
 

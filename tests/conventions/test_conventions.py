@@ -68,7 +68,7 @@ def test_what_a_repeated_reproduction_needs_of_the_models_is_read_without_torch_
     code = """import sys
 from conf.data_set import EvalTransform
 from models.data.loading import selection
-from models.data.sources import builtin
+from models.data.sources.published import builtin
 from models.networks import build, description, packaged
 build.check_names("variants", build.network_names())
 builtin.digits(), builtin.mnist5k()

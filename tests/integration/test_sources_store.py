@@ -16,8 +16,8 @@ from infra import store
 from infra.errors import ConfigError, DataError
 from infra.store import client as s3
 from models.data.shards import contents, layout
-from models.data.sources import archive, container
 from models.data.sources.catalog import open_source
+from models.data.sources.files import archive, container
 from models.data.sources.index import load, save
 
 pytestmark = pytest.mark.services

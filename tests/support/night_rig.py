@@ -16,7 +16,7 @@ from PIL import Image
 from conf import compose
 from conf.data_set import EvalTransform
 from infra.tracking import runs
-from models.data.sources import builtin
+from models.data.sources.published import builtin
 from models.networks import export
 from models.networks.build import build_model
 from tasks.registry.promote import champion_if_first

@@ -20,8 +20,8 @@ from models.data.shards.images import convert_to_png
 from models.data.shards.layout import ShardLayout
 from models.data.shards.manifest import ImageNote
 from models.data.shards.tar_header import BLOCK, header
+from models.data.sources.files.reader import Reader
 from models.data.sources.listing import MAX_IMAGE_BYTES, Source, content_digest
-from models.data.sources.reader import Reader
 
 PIECE_IMAGES, PIECE_BYTES = 16, 2**20  # small, so that hashing and sending hit the CPU cache
 _UNKNOWN_SIZE = 2**17  # estimate for an image generated on the fly

@@ -25,9 +25,9 @@ from conf.text import logger
 from infra import store
 from infra.errors import NotFoundError
 from models.data.sources import listing
-from models.data.sources.container import join_parts
+from models.data.sources.files.container import join_parts
+from models.data.sources.files.reader import OWN_FILE, Reader
 from models.data.sources.listing import Source, content_digest
-from models.data.sources.reader import OWN_FILE, Reader
 
 FORMAT = "effnet-contents/1"
 RECENT_S = 3.0  # FAT stores times to two seconds, object stores to one

@@ -10,7 +10,7 @@ import zlib
 from typing import NamedTuple
 
 from infra.errors import DataError
-from models.data.sources.image_format import EMPTY, UNKNOWN, describe_kind, identify_content
+from models.data.sources.files.image_format import EMPTY, UNKNOWN, describe_kind, identify_content
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from infra.errors import DataError
-from models.data.sources.image_format import CONVERTIBLE, identify_content
+from models.data.sources.files.image_format import CONVERTIBLE, identify_content
 
 MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a decompression bomb; also in native/jpeg.h
 _PNG = b"\x89PNG\r\n\x1a\n"

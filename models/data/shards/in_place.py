@@ -23,8 +23,8 @@ from infra.errors import DataError, NotFoundError, TransientError
 from models.data.shards.image_check import check_image, printable
 from models.data.shards.layout import ShardLayout, by_tar
 from models.data.shards.manifest import ImageNote, Shard
+from models.data.sources.files.reader import Reader
 from models.data.sources.listing import MAX_IMAGE_BYTES
-from models.data.sources.reader import Reader
 
 log = logger()
 _PIECE_BYTES = 4 * 2**20  # that are read and hashed at a time, unless an image is larger

@@ -24,10 +24,10 @@ from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.refusals import RefusedVersion
 from models.data.shards.split import split_by_content, split_indices
 from models.data.sources import catalog, index, listing
-from models.data.sources.container import join_parts, locate_uri
 from models.data.sources.duplicates import find_duplicates
+from models.data.sources.files.container import join_parts, locate_uri
+from models.data.sources.files.reader import Reader
 from models.data.sources.listing import Source
-from models.data.sources.reader import Reader
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
 _MAX_PLANS = 2  # plans kept in memory: all groups of a set share one

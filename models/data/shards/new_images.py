@@ -17,8 +17,8 @@ from models.data.shards.image_check import printable
 from models.data.shards.refusals import Image, RefusedVersion, list_images
 from models.data.shards.versions import Version, list_sources, read_known
 from models.data.sources import index
+from models.data.sources.files.reader import Reader
 from models.data.sources.listing import Source
-from models.data.sources.reader import Reader
 
 
 def select_new(

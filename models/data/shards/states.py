@@ -22,7 +22,7 @@ from infra import store
 from infra.errors import DataError, NotFoundError, PermanentError
 from infra.store.json_objects import read_object
 from models.data.sources import catalog, index
-from models.data.sources.container import locate, locate_uri
+from models.data.sources.files.container import locate, locate_uri
 
 _NOT_OF_SHARDS = ("augment", "shards_per_task", "metric", "leave_out")  # settings on which the shards do not depend
 _MANIFEST = re.compile(r"[0-9a-f]+/manifest(-\d{4})?\.json")

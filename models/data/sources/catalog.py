@@ -19,22 +19,22 @@ from conf.text import logger
 from infra import store
 from infra.errors import ConfigError
 from infra.store import files
-from models.data.sources import (
+from models.data.sources.files.container import locate
+from models.data.sources.files.download import Download, fetch
+from models.data.sources.folders import folder
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Source
+from models.data.sources.published import (
     builtin,
     cars_flowers,
     cifar,
     class_folders,
     elpv,
-    folder,
     imagenet,
     tiny_imagenet,
     transfer_sets,
-    wds_shards,
 )
-from models.data.sources.container import locate
-from models.data.sources.download import Download, fetch
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Source
-from models.data.sources.shard_addresses import check_addresses
+from models.data.sources.wds import shards
+from models.data.sources.wds.addresses import check_addresses
 
 log = logger()
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -52,10 +52,10 @@ DATA_SETS: dict[str, DataSet] = {
         grows=True,
     ),
     "webdataset": DataSet(
-        lambda data, _: wds_shards.open_shards(data),
+        lambda data, _: shards.open_shards(data),
         note="data=webdataset reads shards of others; set data.path to their addresses, as s3://bucket/train-{000..123}.tar",
         grows=True,
-        root=wds_shards.locate_root,
+        root=shards.locate_root,
     ),
     "imagenet": DataSet(
         imagenet.open_imagenet,

@@ -15,7 +15,7 @@ from typing import Any
 from conf.text import logger
 from infra import store
 from infra.errors import ConfigError, NotFoundError
-from models.data.sources.container import locate
+from models.data.sources.files.container import locate
 
 log = logger()
 # ``0 ant``, ``0,ant``, ``0: ant``, ``0. ant``, ``0) ant``, ``0 - ant``; 707-320 is a name.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from conf import schema
 from conf.text import escaped, logger
 from infra.errors import DataError
-from models.data.sources.image_format import CONVERTIBLE, DECODED, HEAD_BYTES, identify_format
+from models.data.sources.files.image_format import CONVERTIBLE, DECODED, HEAD_BYTES, identify_format
 from models.data.sources.listing import MINIVAL, SPLITS, TRAIN, VAL, Source
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
 

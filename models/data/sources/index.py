@@ -23,12 +23,13 @@ from conf import schema
 from conf.text import logger
 from infra import store
 from infra.errors import DataError, NotFoundError
-from models.data.sources import catalog, cifar, listing
+from models.data.sources import catalog, listing
 from models.data.sources.class_file import read_small
-from models.data.sources.container import Container, join_parts, locate_uri
+from models.data.sources.files.container import Container, join_parts, locate_uri
+from models.data.sources.files.reader import OWN_FILE, Reader
 from models.data.sources.listing import Source
-from models.data.sources.reader import OWN_FILE, Reader
-from models.data.sources.shard_addresses import find_shards
+from models.data.sources.published import cifar
+from models.data.sources.wds.addresses import find_shards
 
 FORMAT = "effnet-source/2"
 # [N] columns of a saved index and their dtypes; None: byte strings of any length.

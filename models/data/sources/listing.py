@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from conf import schema
 from conf.text import list_some
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive
-from models.data.sources.archive import Files
-from models.data.sources.container import locate
-from models.data.sources.download import Download
-from models.data.sources.image_format import is_image_name
+from models.data.sources.files import archive
+from models.data.sources.files.archive import Files
+from models.data.sources.files.container import locate
+from models.data.sources.files.download import Download
+from models.data.sources.files.image_format import is_image_name
 from models.data.sources.unused import Unused
 
 TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split

@@ -21,7 +21,7 @@ from flows.cli.command import Command
 from infra import doctor, errors
 from infra.doctor.finding import OK, Finding
 from infra.services.stack import Addresses
-from models.data.sources.folder import open_folder
+from models.data.sources.folders.folder import open_folder
 from models.results import EvalResult
 
 EVIL = "a\x1b]0;title\x07\x9b31m\u202egpj\r\n\x00\u2028.tar"

@@ -244,7 +244,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("infra.store.exists", lambda uri: False)
     place = "models.data.sources.catalog.locate"
     monkeypatch.setattr(place, lambda path: f"file://{root}" if path == f"{NOWHERE}/images" else path)
-    monkeypatch.setattr("models.data.sources.folder.locate", lambda path: str(root))
+    monkeypatch.setattr("models.data.sources.folders.folder.locate", lambda path: str(root))
     return root
 
 

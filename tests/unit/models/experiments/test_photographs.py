@@ -16,8 +16,9 @@ from conf.data_set import EvalTransform
 from conf.experiments import PACKAGED
 from infra.errors import DataError, NotFoundError
 from models.data.loading import selection
-from models.data.sources import archive, imagenet
 from models.data.sources.catalog import DATA_SETS
+from models.data.sources.files import archive
+from models.data.sources.published import imagenet
 from models.experiments import photographs
 from models.networks import checkpoint_file, export, packaged, pretrained
 from models.networks.build import build_model

@@ -14,7 +14,7 @@ from infra import store
 from infra.errors import DataError
 from models.data.shards import contents, layout
 from models.data.sources import catalog, listing
-from models.data.sources.reader import Reader
+from models.data.sources.files.reader import Reader
 
 
 @pytest.fixture

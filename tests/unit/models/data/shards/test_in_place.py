@@ -23,7 +23,7 @@ from models.data.shards import in_place
 from models.data.shards import manifest as manifests
 from models.data.shards.in_place import _cut, _Sample
 from models.data.shards.manifest import Manifest, shard_uri
-from models.data.sources.container import Container
+from models.data.sources.files.container import Container
 from models.results import ShardResult
 from tasks.shard import _plan, _write_group, _write_manifest
 

@@ -16,8 +16,8 @@ from conf.schema import Data
 from infra.errors import ConfigError, DataError
 from models.data.sources import catalog
 from models.data.sources.catalog import open_source
+from models.data.sources.files.reader import Reader
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
-from models.data.sources.reader import Reader
 from models.paper import TABLE6_BY_SOURCE
 
 REAL = REAL_DATA

@@ -1,0 +1,323 @@
+"""A user's images with one folder per class or a table of classes, as a tree or in one archive.
+
+Every file that does not become a sample is counted by reason: in the log, in the manifest and in the
+result. Files that could have been samples are refused if they are many (``unused.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from conf import schema
+from conf.text import logger
+from infra.errors import ConfigError
+from models.data.sources import listing, splits
+from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
+from models.data.sources.files import archive, hidden
+from models.data.sources.files.archive import ARCHIVES
+from models.data.sources.files.container import locate
+from models.data.sources.files.image_format import OTHER_LFS, UNKNOWN, describe_files
+from models.data.sources.folders import nested
+from models.data.sources.folders.folder_classes import Classes, find_classes, folders_below, label_images
+from models.data.sources.folders.layouts import describe_classes
+from models.data.sources.folders.levels import describe_deeper, divide_groups
+from models.data.sources.folders.packed import count_archives, describe_containers
+from models.data.sources.folders.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
+from models.data.sources.tables import other_labels
+from models.data.sources.tables.reading import TABLES, describe_large
+from models.data.sources.tables.split_lists import read_split_lists
+from models.data.sources.unused import Unused
+
+log = logger()
+
+
+def open_folder(data: schema.Data, official: Mapping[str, Sequence[str]] | None = None) -> Source:
+    """Opens ``CLASS/**/IMAGE``, or ``train/CLASS/**/IMAGE`` beside held-out folders; label = rank of the class name.
+
+    Common top folders are skipped. Held-out folders may contain images without class folders if a table beside them
+    has their labels, and so may train: then the classes are those of the table (``csv_labels.py``).
+
+    Args:
+        data: Settings.
+        official: Names of lists that only an official set has, by the value of ``data`` that reads the set with them.
+
+    Raises:
+        ConfigError: No path, no images in it, fewer than two classes, a class name that is not UTF-8, or many files
+            that cannot be used.
+        DataError: An archive is damaged.
+    """
+    if data.path is None:
+        raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
+    root = locate(data.path)
+    tree = open_tree(root, data)
+    hints = (_describe_official(tree.files.names, official or {}), describe_large(tree.files), _describe_pointer(tree))
+    hint = "; ".join(filter(None, hints))
+    try:
+        source = _read_tree(data, tree, root)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{hint and f'; {hint}'}") from error
+    for line in filter(None, (hint, *source.class_differences, *source.unused)):
+        log.warning("%s: %s", data.name, line)
+    return source
+
+
+def _describe_official(names: Sequence[str], official: Mapping[str, Sequence[str]]) -> str:
+    """Returns the setting that reads a tree by the lists in it; empty if it has no list of an official set."""
+    sources = {one: source for source, lists in official.items() for one in lists}
+    ends = {one.rpartition("/")[2] for one in sources}
+    for name in names:
+        if name.rpartition("/")[2] in ends:
+            for one, source in sources.items():
+                if f"/{name}".endswith(f"/{one}"):
+                    return f"data={source} reads the official set by its lists"
+    return ""
+
+
+def _describe_pointer(tree: Tree) -> str:
+    """Returns a remark on the first table that is not here, but a pointer of Git LFS to it; empty for none."""
+    names = [tree.files.names[row] for row, kind in tree.formats.items() if kind == OTHER_LFS]
+    first = min((name for name in names if name.lower().endswith(TABLES)), default="")
+    return f"{first} is a Git LFS pointer and not the table: git lfs pull fetches it" if first else ""
+
+
+def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
+    """Returns the images of a tree with classes and splits; raises ConfigError as ``open_folder``."""
+    unused = Unused()
+    if all(tree.formats.get(row) == UNKNOWN for row in tree.images.values()):
+        _count_others(tree, Listing(tree.files, ()), unused)
+        raise ConfigError(_describe_contents(tree, root, unused))
+    pictures = [name for name, row in tree.images.items() if tree.formats.get(row) not in NO_PICTURES]
+    parts = splits.find_splits(pictures, root, data, tree.top)
+    classes = find_classes(data, tree, parts, pictures, root)
+    tops, trains = parts, [top for top, part in parts.items() if part == TRAIN]
+    entries = Listing(tree.files, classes.names)
+    _add_images(data, tree, parts, entries, unused, classes)
+    inside = _describe_inside(data, tree, parts, pictures, classes, entries)
+    stated: tuple[str, ...] = ()
+    if set(entries.split) <= {TRAIN} and data.train_folders != [splits.WHOLE_TREE]:  # held-out folders may lack labels
+        stated, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
+    if not entries.rows:
+        raise ConfigError(_describe_contents(tree, root, unused))
+    if data.group_level is not None:
+        stated = (*stated, divide_groups(entries, data, tops))
+        parts = {listing.SPLITS[part]: part for part in sorted(set(entries.split))}
+    deeper = describe_deeper(entries, data, tops)
+    remarks = (*stated, *deeper, *inside, *describe_masks(entries.names), *describe_labels(classes.names))
+    parts = _without_unlabelled(parts, entries)
+    # The splits may be below the classes; tables have classes of images in any folder.
+    places = tops if not classes.labels else splits.WHOLE if classes.are_folders else ()
+    _count_others(tree, entries, unused, places)
+    lost = unused.lost_in([f"{above}{top}" for top in trains for above in {"", tree.top}])
+    if not lost and not data.append:
+        _refuse_untrainable(entries, parts, root, lost)  # before files elsewhere, as the masks of MVTec AD
+    unused.check(data, len(entries.rows))
+    if lost and not data.append:
+        _refuse_untrainable(entries, parts, root, lost)
+    source = dataclasses.replace(
+        entries.source(()), unused=unused.lines(), class_differences=(*compare_classes(entries, parts), *remarks)
+    )
+    if tree.top:
+        log.info("%s: the top folder is %s", data.name, tree.top)
+    if parts != splits.WHOLE:
+        log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
+    return source
+
+
+def _describe_inside(
+    data: schema.Data, tree: Tree, parts: dict[str, int], pictures: Sequence[str], classes: Classes, entries: Listing
+) -> tuple[str, ...]:
+    """Returns a remark on what lies below the folders of the classes in train.
+
+    Args:
+        data: Settings.
+        tree: The tree.
+        parts: Its parts.
+        pictures: Paths of its images.
+        classes: Its classes.
+        entries: The images with their classes.
+
+    Raises:
+        ConfigError: That may be the classes, or annotations state other ones.
+    """
+    trains = [] if classes.labels else [top for top, part in parts.items() if part == TRAIN]
+    folders = [path for top in trains for path in folders_below(tree, top).values()]
+    inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
+    if data.group_level is not None and nested.are_at_level(inside, data.group_level):
+        inside = {}  # the groups of each class, as its patients
+    shared = nested.describe_shared(inside)
+    if data.train_folders:
+        return shared or nested.describe_nested(inside)
+    if shared and parts == splits.WHOLE:
+        raise ConfigError(f"{tree.files.root}: {shared[0]}")
+    nested.refuse_initials(inside, tree.files.root)
+    others: tuple[str, ...] = ()
+    if classes.are_folders:
+        other_labels.refuse_other_categories(tree.files, entries, tree.top)
+        others = other_labels.describe_other_labels(tree.files, entries, tree.top, describe_classes(parts))
+    return (*others, *(shared or nested.describe_nested(inside)))
+
+
+def _divide_by_lists(
+    data: schema.Data, tree: Tree, entries: Listing, parts: dict[str, int], classes: Classes, unused: Unused
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Gives the images the splits that tables or lists state; counts those that no list names.
+
+    Args:
+        data: Settings.
+        tree: The tree.
+        entries: The images, whose splits are replaced.
+        parts: Folders of train.
+        classes: The classes, with the splits of the tables that have them.
+        unused: What receives the images that no list names.
+
+    Returns:
+        A line about the lists, and the parts by kind, or those of the folders without any.
+    """
+    kinds: Mapping[str, str] = classes.kinds
+    are_stated = "" not in kinds.values() and kinds.keys() >= set(entries.names)
+    by_kind = splits.number_kinds(set(kinds.values())) if are_stated else {}
+    said = ""
+    if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"}):
+        images = [tree.top + name for name in entries.names]
+        listed, said = _read_lists(tree, images, data)
+        kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
+        by_kind = splits.number_kinds(set(kinds.values()))
+    if not by_kind:
+        return (said,) if said else (), parts
+    for name in entries.names:
+        if name not in kinds:
+            unused.add("images that no list of a split names", name)
+    entries.keep([row for row, name in enumerate(entries.names) if name in kinds])
+    entries.split = [by_kind[kinds[name]] for name in entries.names]
+    return (said,) if said else (), by_kind
+
+
+def _read_lists(tree: Tree, images: Sequence[str], data: schema.Data) -> tuple[dict[str, str], str]:
+    """Returns the split of each image by the lists in a tree, and a line about them, as ``read_split_lists``.
+
+    Where settings name the folders of train, lists that would be refused are not read, which the line says.
+    """
+    try:
+        return read_split_lists(tree.files, images, data)
+    except ConfigError as error:
+        if not data.train_folders:
+            raise
+        return {}, f"splits are drawn, not those of lists: {error}"
+
+
+def _add_images(
+    data: schema.Data, tree: Tree, parts: dict[str, int], entries: Listing, unused: Unused, classes: Classes
+) -> None:
+    """Adds the images of the parts to the listing, and counts those that are in no class or have another format.
+
+    Args:
+        data: Settings, of which ``convert`` and the folders of the splits count.
+        tree: The tree.
+        parts: Its parts.
+        entries: Listing that receives the images.
+        unused: What receives the others.
+        classes: Its classes.
+    """
+    explicit = bool(data.train_folders or data.val_folders)
+    taken = formats_taken(data)
+    labels, remarks, unlabelled = label_images(tree, parts, classes, explicit=explicit)
+    for name, row in tree.images.items():
+        kind = tree.format_of(row)
+        part = next((top for top in parts if name.startswith(top)), None)
+        if kind not in taken:
+            unused.add(describe_files(kind), name)
+        elif part is None and explicit:
+            reason = "images in folders that neither data.train_folders nor data.val_folders name"
+            unused.add(reason, name, could_be_sample=False)
+        elif part is None:
+            could_be = not splits.is_unlabelled(name.partition("/")[0])  # otherwise nobody knows their classes
+            unused.add("images in folders that are no split", name, could_be_sample=could_be)
+        elif name not in labels:
+            place = f"without a label in {part or classes.place}" if part or classes.labels else "in no class folder"
+            remark = remarks.get(name) or remarks.get(part, "")
+            could_be = not unlabelled.intersection((part, name))
+            unused.add(f"images {place}{remark}", name, could_be_sample=could_be)
+        else:
+            entries.add(row, name, labels[name], parts[part])
+
+
+def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, int]:
+    """Returns the parts that have labelled images; if the test folder has none, the val folder becomes val."""
+    present = set(entries.split)
+    kept = {top: part for top, part in parts.items() if part in present}
+    if MINIVAL in present and VAL not in present:
+        entries.split = [VAL if part == MINIVAL else part for part in entries.split]
+        return {top: VAL if part == MINIVAL else part for top, part in kept.items()}
+    return kept
+
+
+def _refuse_untrainable(entries: Listing, parts: Mapping[str, int], root: str, lost: Sequence[str]) -> None:
+    """Refuses a train split without images, or of one class beside held-out ones of several.
+
+    Args:
+        entries: The images.
+        parts: The parts that have some.
+        root: The tree, for messages.
+        lost: Lines about the files in train that could have been samples.
+    """
+    in_train = {label for label, part in zip(entries.labels, entries.split, strict=True) if part == TRAIN}
+    classes = set(entries.labels)
+    if len(in_train) > 1 or in_train == classes:
+        return
+    held_out = [top for top, part in parts.items() if part != TRAIN]
+    beside = f"{' and '.join(held_out)} of {len(classes)} {'class' if len(classes) == 1 else 'classes'}"
+    if lost or not in_train:
+        what = f"images of {entries.classes[min(in_train)]} alone" if in_train else "no image that can be used"
+        shown = f" ({'; '.join(lost)})" if lost else ""
+        raise ConfigError(f"{root}: train has {what}{shown}, {beside}: no classifier can be trained")
+    folders = ",".join(top.rstrip("/") for top in held_out)
+    remedy = f"; data.train_folders=[{folders}] takes these alone, and a part of their images becomes val"
+    raise ConfigError(
+        f"{root}: train has images of {entries.classes[min(in_train)]} alone, {beside}, as in data for anomaly "
+        "detection, such as MVTec AD: no classifier can be trained"
+        f"{remedy if all(top.endswith('/') for top in held_out) else ''}"
+    )
+
+
+def _count_others(tree: Tree, entries: Listing, unused: Unused, parts: Collection[str] = ()) -> None:
+    """Counts what is no image, and names the classes that have none; the folders of classes are those of the parts."""
+    archives = [name for row, name in enumerate(tree.files.names) if tree.formats.get(row) == ARCHIVE]
+    count_archives(tree.files, archives, [tree.top + part for part in parts], unused)
+    for row, name in enumerate(tree.files.names):
+        if tree.formats.get(row) == ARCHIVE:
+            continue
+        if tree.formats.get(row) in NO_IMAGES:
+            unused.add("files that are no images", name, could_be_sample=False)
+        elif not entries.rows and tree.formats.get(row) == UNKNOWN:
+            unused.add("files of unknown format", name)
+        elif name in tree.excluded:
+            unused.add(tree.excluded[name], name, could_be_sample=False)
+        elif not name.startswith(tree.top) and tree.formats.get(row) in NO_PICTURES:
+            unused.add(f"files of other formats outside {tree.top}", name, could_be_sample=False)  # e.g. annotations
+        elif not name.startswith(tree.top):
+            unused.add(f"images outside {tree.top}", name)
+    for name, reason in tree.files.skipped:
+        could_be = reason not in (hidden.HIDDEN, archive.EMPTY_FOLDER)
+        unused.add(reason, name, could_be_sample=could_be)
+    used = set(entries.labels)
+    for label, name in enumerate(entries.classes):
+        if label not in used:
+            unused.add("classes without images", name, could_be_sample=False)
+
+
+def _describe_contents(tree: Tree, root: str, unused: Unused) -> str:
+    packed = [name for name in tree.files.names if name.lower().endswith(ARCHIVES)]
+    is_folder = root.startswith("s3://") or Path(root).is_dir()
+    what_to_do = "which data.path may name" if is_folder else "which must be unpacked"
+    remedy = f"; it contains the archive {packed[0]}, {what_to_do}" if packed else ""
+    if len(packed) > 1:
+        remedy = f"; it contains {len(packed):,} archives, first {min(packed)}: unpack them"
+        remedy += ", or take data=webdataset if they are shards of samples" * min(packed).lower().endswith(".tar")
+    first = {name.partition("/")[0] for name in (*tree.files.names, *tree.folders)}
+    seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
+    lines = "".join(f"; {line}" for line in unused.lines())
+    remedy = remedy or describe_containers(tree.files)
+    return f"no usable images in {root}/CLASS/; its top folder contains {seen}{lines}{remedy}"

@@ -1,0 +1,275 @@
+"""Which class each image of a user's tree is in: by folders, by tables, or by the names of images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from conf import schema
+from conf.text import logger
+from infra.errors import ConfigError
+from models.data.sources import listing, splits
+from models.data.sources.class_remarks import find_measurement
+from models.data.sources.files.image_format import UNKNOWN
+from models.data.sources.folders import layouts, nested
+from models.data.sources.folders.levels import label_by_level
+from models.data.sources.folders.name_labels import describe_command, read_known_names, read_names
+from models.data.sources.folders.tree import Tree
+from models.data.sources.listing import TRAIN
+from models.data.sources.tables import csv_labels, reading, unread_labels
+from models.data.sources.tables.annotations import describe_annotations
+from models.data.sources.tables.image_names import names_one
+
+log = logger()
+_FEW_TABLES, _SEARCHED_BYTES = 20, 2**24  # of tables in the folder above
+_TO_PREDICT = " (named as images to predict; data.train_folders=[.] takes all folders as classes)"
+_NO_CLASSES = " (no file has their classes, so they are in no split)"
+
+
+class Classes(NamedTuple):
+    """The classes, and the class and the kind of split of each image if these are not those of its folders.
+
+    ``place`` is what has them then, for messages; ``are_folders`` says whether the classes are those of folders.
+    """
+
+    names: list[str]
+    labels: dict[str, str]
+    kinds: dict[str, str]
+    place: str
+    are_folders: bool = True
+
+
+def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images: Sequence[str], root: str) -> Classes:
+    """Returns the classes of the parts: by folders, by tables or names of images, or by folders above the splits.
+
+    Raises:
+        ConfigError: There are none, or they can be read in two ways.
+    """
+    if data.class_level != 1 and data.label_field is None:
+        by_level = label_by_level(images, parts, data.class_level, root)
+        classes = sorted(set(by_level.values()))
+        _refuse_undecodable(classes, root)
+        return Classes(classes, by_level, {}, f"a folder at data.class_level={data.class_level}")
+    folders, is_whole = _list_classes(tree, parts), parts == splits.WHOLE and not data.train_folders
+    trains = [top for top, part in parts.items() if part == TRAIN]
+    below = (name.removeprefix(top) for top in trains for name in images if name.startswith(top))
+    are_beginnings = layouts.are_beginnings(below)
+    labels: dict[str, str] = {}
+    if data.label_field is not None or len(folders) < 2 or layouts.are_parts(folders) or are_beginnings:
+        labels, folders, kinds = _read_classes(data, tree, parts, folders)
+    if labels:
+        return Classes(folders, labels, kinds, "the CSV file", are_folders=False)
+    if data.train_folders == [splits.WHOLE_TREE]:
+        return Classes(folders, {}, {}, "")
+    held_out = [set(folders_below(tree, top)) for top, part in parts.items() if part != TRAIN]
+    are_named = bool(data.train_folders or data.val_folders)
+    are_stated = any(one >= set(folders) for one in held_out)
+    if not are_named:
+        layouts.refuse_downloads(folders, tree.files.names, parts, root)
+    layouts.refuse_parts(folders, parts, root, named=are_named, are_stated=are_stated)
+    if are_beginnings and not are_named:
+        layouts.refuse_beginnings(folders, parts, root)
+    if not is_whole:
+        return Classes(folders, {}, {}, "")
+    labels, kinds = nested.read_splits_below(images, root)
+    return Classes(
+        folders if labels else nested.select_classes(nested.one_of_each_folder(images), folders, root),
+        labels,
+        kinds,
+        "the folder of a class",
+    )
+
+
+def folders_below(tree: Tree, part: str) -> dict[str, str]:
+    """Returns the class folders of a part, name -> path with a final slash; a doubled split folder is skipped."""
+    inside = [name for name in tree.images if name.startswith(part)]
+    if part and all(name.startswith(part + part) for name in inside):
+        part += part
+    folders = {one.removeprefix(part) for one in tree.folders if one.startswith(part)}
+    return {one: f"{part}{one}/" for one in folders if one and "/" not in one}
+
+
+def _list_classes(tree: Tree, parts: Mapping[str, int]) -> list[str]:
+    classes = {name for top, part in parts.items() if part == TRAIN for name in folders_below(tree, top)}
+    for top in parts:
+        others = set(folders_below(tree, top))
+        if others & classes:  # otherwise the folders of a held-out part are no classes
+            classes |= others
+    _refuse_undecodable(classes, tree.files.root)
+    return sorted(classes)
+
+
+def _refuse_undecodable(classes: Collection[str], root: str) -> None:
+    for name in sorted(classes):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{root}: the class folder {name.encode(errors='surrogateescape')!r} has a name that is not "
+                "UTF-8; rename it, e.g. with convmv -f latin1 -t utf8 -r --notest FOLDER"
+            ) from error
+
+
+def _read_classes(
+    data: schema.Data, tree: Tree, parts: Mapping[str, int], folders: list[str]
+) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """Returns the class of each image where the folders are no classes, all classes, and the split of each image.
+
+    Tables have them, or else the names of the images.
+
+    Raises:
+        ConfigError: No table has classes of the images, or a single one.
+    """
+    images = [tree.top + name for name in tree.images if any(map(name.startswith, parts))]
+    stated, source, kinds = csv_labels.read_classes(tree.files, images, data.label_field)
+    labels = {image.removeprefix(tree.top): label for image, label in stated.items()}
+    if not labels and len(folders) < 2 and data.label_field is None:
+        train = tuple(top for top, part in parts.items() if part == TRAIN)
+        labels, source = read_names([name for name in tree.images if name.startswith(train)]), "the names of the images"
+        for top in parts.keys() - train:
+            labels |= read_known_names([name for name in tree.images if name.startswith(top)], set(labels.values()))
+    classes = sorted(set(labels.values()))
+    if data.label_field is not None and not labels:
+        raise ConfigError(
+            f"{data.name} at {data.path}: no CSV file that names the images has a column {data.label_field!r}"
+        )
+    if not labels and len(folders) == 1 and parts == splits.WHOLE and not splits.names_no_class(folders[0]):
+        remedy = describe_command(images, tree.files.root)
+        log.warning("%s: all images are of one class, %s%s", data.name, folders[0], remedy)
+        return {}, folders, {}
+    if not labels and len(folders) > 1:
+        return {}, folders, {}
+    if len(classes) < 2:
+        _refuse_without_classes(data, tree, parts, folders, images)
+    if measured := find_measurement(classes, len(labels)):
+        raise ConfigError(
+            f"{data.name} at {data.path}: {source} has {len(classes):,} different labels of {len(labels):,} images, as "
+            f"{measured}, which are measurements rather than classes; data.label_field names another column"
+        )
+    if all(one.isdecimal() and one.isascii() for one in classes):
+        classes.sort(key=int)
+    log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
+    return labels, classes, {image.removeprefix(tree.top): kind for image, kind in kinds.items()}
+
+
+def _refuse_without_classes(
+    data: schema.Data, tree: Tree, parts: Mapping[str, int], folders: Sequence[str], images: Sequence[str]
+) -> NoReturn:
+    """Raises a ConfigError that names what may have the classes, and what to do."""
+    place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
+    what = "no folders of classes"
+    if folders:
+        no_class = splits.names_no_class(folders[0])
+        what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
+    known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
+    shown = f"{len(known):,} images, first {min(known)}"
+    others = describe_annotations(tree.files, known)
+    others = others or unread_labels.describe_others(tree.files, known) or _describe_above(tree.files.root, known)
+    remedy = "" if others else _describe_origin(tree, parts) or describe_command(images, tree.files.root)
+    raise ConfigError(
+        f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
+        f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
+        f"with the names of the images and their classes{remedy}"
+    )
+
+
+def _describe_above(root: str, images: Collection[str]) -> str:
+    """Returns a remark on a table in the folder above that names the images; empty for none."""
+    if root.startswith("s3://") or not Path(root).is_dir():
+        return ""
+    above = Path(root).resolve().parent
+    for path in sorted(above.glob("*.csv"))[:_FEW_TABLES]:
+        if path.is_file() and path.stat().st_size <= _SEARCHED_BYTES:
+            text = reading.decode(path.read_bytes())
+            if names_one(text, sorted(images)):
+                return f" ({path} names some of them: data.path={above} reads tables there)"
+    return ""
+
+
+def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:
+    """Returns what to do with folders that are no splits, a tar of samples, or names with backslashes; else nothing."""
+    tops = sorted({name.partition("/")[0] for name in tree.images if "/" in name})
+    others = [top for top in tops if f"{top}/" not in parts]
+    if parts != splits.WHOLE and others:
+        taken = ", ".join(f"{top} as {listing.SPLITS[part]}" for top, part in parts.items())
+        return (
+            f"; by their names {taken} were taken, and not {', '.join(others[: listing.NAMED])}: data.train_folders "
+            "and data.val_folders name others, and data.train_folders=[.] takes all folders as classes"
+        )
+    if any("\\" in name for name in tree.images):
+        return "; names with backslashes are those of a Windows archive: give data.path the archive itself"
+    samples = {name.rpartition(".")[0] for name in tree.images}
+    if any(name.endswith((".cls", ".json")) and name.rpartition(".")[0] in samples for name in tree.files.names):
+        return "; data=webdataset reads shards, which have NAME.jpg beside NAME.cls or NAME.json"
+    return ""
+
+
+def _label_by_folders(
+    tree: Tree, parts: Mapping[str, int], rank: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Returns the labels by the folders of classes, or tables beside flat parts; and a remark on parts without any."""
+    labels: dict[str, int] = {}
+    remarks: dict[str, str] = {}
+    for top in parts:
+        folders = {path: rank[name] for name, path in folders_below(tree, top).items() if name in rank}
+        inside = [name for name in tree.images if name.startswith(top)]
+        for name in inside:
+            depth = len(top)
+            while (depth := name.find("/", depth) + 1) > 0:
+                if (label := folders.get(name[:depth])) is not None:
+                    labels[name] = label
+                    break
+        if top and (flat := [name for name in inside if name not in labels]):
+            known, remarks[top] = csv_labels.read_labels(tree.files, [tree.top + name for name in flat], rank)
+            labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
+            others = sorted(folders_below(tree, top).keys() - rank.keys())
+            if others and not folders and not remarks[top]:
+                remarks[top] = f" (its folders {', '.join(others[: listing.NAMED])} are none of the classes)"
+    return labels, remarks
+
+
+def label_images(
+    tree: Tree, parts: Mapping[str, int], classes: Classes, *, explicit: bool
+) -> tuple[dict[str, int], dict[str, str], set[str]]:
+    """Returns the label of each image that has one, remarks on parts and images without any, and those that lack it.
+
+    The last are parts and images that nobody labelled: test folders of which no file in the tree may have the labels,
+    images of a sample submission, and images in a folder that is named after unlabelled ones.
+
+    Args:
+        tree: The tree.
+        parts: Its parts.
+        classes: Its classes.
+        explicit: Whether settings name the parts.
+    """
+    rank = {name: label for label, name in enumerate(classes.names)}
+    labels = {name: rank[label] for name, label in classes.labels.items()}
+    remarks: dict[str, str] = {}
+    if not labels:
+        labels, remarks = _label_by_folders(tree, parts, rank)
+    if explicit:
+        return labels, remarks, set()
+    unlabelled = {
+        name
+        for name in tree.images
+        if "" in parts and name not in labels and splits.names_unlabelled(name.partition("/")[0])
+    }
+    remarks |= dict.fromkeys(unlabelled, _TO_PREDICT)
+    labelled = {top for top in parts if any(name.startswith(top) for name in labels)}
+    for top, part in parts.items():
+        if part == TRAIN or top in labelled:
+            continue
+        is_test = splits.split_of(top) == "test" and all(map(splits.names_no_class, folders_below(tree, top)))
+        images = [tree.top + name for name in tree.images if name.startswith(top)]
+        file = csv_labels.find_unused_table(tree.files, images) if is_test and not classes.labels else ""
+        file = file or (unread_labels.find_unread_labels(tree.files, images) if is_test else "")
+        if is_test and not file:  # as in sets of competitions
+            unlabelled.add(top)
+            remarks[top] = _NO_CLASSES
+        else:
+            hint = f" ({file} may have their classes and is not read)" if file else ""
+            remarks[top] = (remarks.get(top) or hint) + splits.describe_without(parts, labelled)
+    others = [tree.top + name for name in tree.images if name not in labels] if "" in parts and classes.labels else []
+    submitted = {name.removeprefix(tree.top) for name in csv_labels.list_submitted(tree.files, others)}
+    return labels, remarks | dict.fromkeys(submitted, _NO_CLASSES), unlabelled | submitted

@@ -1,0 +1,1 @@
+"""Tables and lists beside a user's images: their classes and splits."""

@@ -1,0 +1,106 @@
+"""Lists of one class each, with 1 for its images and -1 or 0 for others, as ``cat_train.txt`` of Pascal VOC.
+
+Source of the layout: ``ImageSets/Main`` of the VOC2012 devkit (section 4.1): 1 for images with an object of the class,
+-1 for images without any, 0 for images with none but difficult ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from conf.text import logger
+from infra.errors import ConfigError
+from models.data.sources.splits import split_of
+from models.data.sources.tables.reading import Table, cell_of
+
+log = logger()
+_MARKS = frozenset(("1", "0", "-1"))
+_YES, _DIFFICULT = "1", "0"
+_SHARED = 0.9  # of the images of all lists that the smallest list of a split has; other files are no lists of one class
+
+
+class ClassLists(NamedTuple):
+    """What the lists of a tree state: the class and the kind of split of each image, and a text that names them."""
+
+    labels: dict[str, set[str]]
+    kinds: dict[str, str]
+    source: str
+
+
+def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLists | None, list[tuple[Table, int]]]:
+    """Returns what lists of one class each state, None without any, and the other tables.
+
+    Args:
+        tables: Tables, and the column of each that names images.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: Images are in several classes by them.
+    """
+    groups: dict[tuple[str, str | None], dict[str, Table]] = {}
+    for table, key in tables:
+        if table.is_bare and _has_marks(table, 1 - key):
+            folder, _, name = table.path.rpartition("/")
+            word, kind = _read_name(name)
+            groups.setdefault((folder, kind), {})[word] = table
+    lists = {place: group for place, group in groups.items() if _are_of_classes(group)}
+    if not lists:
+        return None, list(tables)
+    taken = {table.path for group in lists.values() for table in group.values()}
+    keys = {table.path: key for table, key in tables}
+    stated, kinds, difficult = dict[str, set[str]](), dict[str, str](), set[str]()
+    for (_, kind), group in lists.items():
+        for word, table in group.items():
+            for image, marks in table.column(1 - keys[table.path]).items():
+                stated.setdefault(image, set()).update({word} if _YES in marks else ())
+                difficult |= {image} if _DIFFICULT in marks else set()
+                if kind in ("train", "val", "test"):
+                    kinds[image] = kind
+    labels = {image: words for image, words in stated.items() if words}
+    _refuse_several(labels, min(taken), len(taken), root)
+    if difficult:
+        log.warning(
+            "%s: %s images have objects of further classes that the lists call difficult (0)",
+            root,
+            f"{len(difficult):,}",
+        )
+    words = sorted({word for group in lists.values() for word in group})
+    return ClassLists(labels, kinds, f"{len(taken)} lists of {len(words)} classes, as {min(taken)}"), [
+        one for one in tables if one[0].path not in taken
+    ]
+
+
+def _has_marks(table: Table, number: int) -> bool:
+    """Whether a list has marks alone, -1 among them; 0 and 1 may be two classes."""
+    if not any(cell_of(row, number) == "-1" for rows in table.rows.values() for row in rows):
+        return False
+    return all(cell_of(row, number) in _MARKS for rows in table.rows.values() for row in rows)
+
+
+def _read_name(name: str) -> tuple[str, str | None]:
+    """Returns the class and the split that the name of a list states, as of ``cat_train.txt``."""
+    stem = name.rpartition(".")[0]
+    word, separator, last = stem.rpartition("_") if "_" in stem else stem.rpartition("-")
+    kind = split_of(last, both="trainval")
+    return (word, kind) if separator and word and kind is not None else (stem, None)
+
+
+def _are_of_classes(group: Mapping[str, Table]) -> bool:
+    """Whether tables have marks of the same images, one table for each of several classes."""
+    images = set().union(*(table.rows for table in group.values()))
+    is_shared = all(len(table.rows) >= _SHARED * len(images) for table in group.values())
+    return len(group) > 1 and is_shared and not all(re.fullmatch(r"\d+", word) for word in group)
+
+
+def _refuse_several(labels: Mapping[str, set[str]], first: str, count: int, root: str) -> None:
+    several = sorted(image for image, words in labels.items() if len(words) > 1)
+    if several:
+        raise ConfigError(
+            f"{root}: {first} and {count - 1} more are lists of one class each, as those of Pascal VOC, by which "
+            f"{len(several):,} of {len(labels):,} images are in several classes, as {several[0]} in "
+            f"{' and '.join(sorted(labels[several[0]]))}: labels of a multi-label set, and a classifier here has one "
+            "class for each image; a CSV file of the images in one class (columns image and label), in place of the "
+            "lists, trains on these"
+        )

@@ -1,0 +1,122 @@
+"""Texts that name the images of a split, one a line, as ``train.txt``: which files they are, and what they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from conf.text import list_some
+from models.data.sources.files.archive import ARCHIVES, Files
+from models.data.sources.files.image_format import HEAD_BYTES, IMAGE_SUFFIXES, TEXT, identify_format
+from models.data.sources.splits import names_no_class, split_of, words_of
+from models.data.sources.tables.image_names import Index, fold_name, match_name
+from models.data.sources.tables.json_tables import JSON, JSON_LINES, read_json_names
+from models.data.sources.tables.matlab import MATLAB
+from models.data.sources.tables.reading import MAX_BYTES, SUFFIXES, TABLES, decode, is_of_predictions
+
+LISTED = 0.9  # of the lines of a list that name an image of the set; the others are a header, or images that lack
+_NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
+_LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
+_YAML = (".yaml", ".yml")  # of which lists are read, but not objects
+_PACKED = (".gz", ".zip", ".bz2", ".xz")
+_UNREAD = (
+    *(".mat", ".npy", ".npz", ".pkl", ".pickle", ".pt", ".parquet", ".feather", ".arrow", ".xlsx", ".xls", ".ods"),
+    *(".h5", ".xml", ".toml", *(f"{end}{packed}" for end in (*TABLES, *_YAML) for packed in _PACKED)),
+    *(*_YAML, JSON, *JSON_LINES),
+)
+_DIVISIONS = frozenset(
+    ("split", "splits", "partition", "partitions", "fold", "folds")
+)  # in names of lists of all splits
+
+
+def read_name(path: str) -> tuple[str, str]:
+    """Returns the folder of a list, and its name without suffix and the word list, which is none of its content.
+
+    The name of its folder counts where that of the file says nothing, as of ``train/files.txt``.
+    """
+    folder, _, name = path.rpartition("/")
+    stem = _LIST.sub(" ", name.rpartition(".")[0] or name)
+    above, _, last = folder.rpartition("/")
+    says_nothing = not words_of(stem) or (names_no_class(stem) and split_of(stem, both="both") is None)
+    return (above, last) if says_nothing and split_of(last, both="both") is not None else (folder, stem)
+
+
+def place_of(path: str) -> tuple[str, str]:
+    """Returns the folder of a list, and its numbers, which tell the lists of several divisions apart."""
+    folder, stem = read_name(path)
+    return folder, " ".join(re.findall(r"\d+", stem))
+
+
+def may_list(files: Files, row: int, count: int) -> bool:
+    """Whether a file is a text that is large enough to name a part of so many images, by its name and size."""
+    path = files.names[row]
+    name = path.rpartition("/")[2].lower()
+    if name.endswith(MATLAB):  # which are compressed
+        return bool(files.sizes[row] <= MAX_BYTES)
+    if not _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES or is_of_predictions(path.rpartition("/")[2]):
+        return False
+    is_other = name.endswith((*IMAGE_SUFFIXES, *ARCHIVES, *_UNREAD)) and not name.endswith((*TABLES, *_YAML))
+    return name.endswith(TABLES) or (not is_other and split_of(read_name(path)[1], both="both") is not None)
+
+
+def find_lists(files: Files, index: Index, count: int) -> Iterator[tuple[str, str, set[str], bool]]:
+    """Yields each text that is named after a split: its kind, the images that it names, and whether most lines do.
+
+    Texts of other suffixes than those of tables may be about anything, and are skipped if they name none.
+    """
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2]
+        kind = split_of(read_name(path)[1], both="trainval")
+        is_of_image = (name.rpartition(".")[0] or name) in index.images
+        if kind is None or is_of_image or not may_list(files, row, count):
+            continue
+        lines = _read_lines(files, row)
+        matches = [_match_line(line, index.images) for line in lines]
+        if not any(matches) and lines:
+            matches = [_match_line(fold_name(line), index.folded) for line in lines]
+        named = {image for image in matches if image is not None}
+        if named or (lines and name.lower().endswith(SUFFIXES)):
+            yield path, kind, named, sum(image is not None for image in matches) >= LISTED * len(lines) - 1
+
+
+def describe_unread(files: Files, images: Sequence[str]) -> str:
+    """Returns a line about files that may have the splits and are not read, as ``lists/train_list.mat``."""
+    names = [
+        path
+        for row, path in enumerate(files.names)
+        if _may_divide(path) and files.sizes[row] >= _NAME_BYTES * len(images)
+    ]
+    return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
+
+
+def _read_lines(files: Files, row: int) -> list[str]:
+    """Returns the lines of a list, the words of one in a single line, or the texts of a list in JSON."""
+    name = files.names[row].lower()
+    if name.endswith(MATLAB):
+        return []
+    data = files.read(row)
+    if name.endswith(JSON):
+        return read_json_names(decode(data))
+    if not name.endswith(TABLES) and identify_format(data[:HEAD_BYTES]) != TEXT:
+        return []
+    lines = [line.strip() for line in decode(data).splitlines() if line.strip()]
+    if name.endswith(JSON_LINES):
+        return lines if all(line.startswith('"') for line in lines) else []
+    return lines if len(lines) > 1 else [word for line in lines for word in re.split(r"[][(),;\t| ]+", line) if word]
+
+
+def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:
+    """Returns the image that a line of a list names, alone or in a column."""
+    for text in (line, line.rpartition(" ")[0].strip(), *re.split(r"[,;\t| ]+", line)):
+        if text and (image := match_name(text.strip(" '\""), index)) is not None:
+            return image
+    return None
+
+
+def _may_divide(path: str) -> bool:
+    """Whether a file may have splits by its name: that of a split in a format that is not read, or of all splits."""
+    stem = read_name(path)[1]
+    is_unread = path.lower().endswith(_UNREAD)
+    if not _DIVISIONS.isdisjoint(words_of(stem)) and (is_unread or path.lower().endswith(TABLES)):
+        return True
+    return is_unread and split_of(stem) is not None

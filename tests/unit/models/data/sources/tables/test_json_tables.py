@@ -1,0 +1,82 @@
+"""Labels in JSON beside images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_archives import counts, flat, open_tree, photo
+
+from infra.errors import ConfigError
+from models.data.sources.tables.json_tables import read_json
+
+LABELS = {f"{i}.jpg": "ant" if i % 3 else "bee" for i in range(12)}
+COCO: dict[str, Any] = {
+    "images": [{"id": 100 + i, "file_name": name} for i, name in enumerate(LABELS)],
+    "annotations": [
+        {"id": i, "image_id": 100 + i, "category_id": 7 if label == "ant" else 3}
+        for i, label in enumerate(LABELS.values())
+    ],
+    "categories": [{"id": 7, "name": "ant"}, {"id": 3, "name": "bee"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "classes"),
+    [
+        (COCO, ("ant", "bee")),
+        (COCO | {"categories": []}, ("3", "7")),
+        (LABELS, ("ant", "bee")),
+        ([{"file": name, "label": label, "box": [1, 2]} for name, label in LABELS.items()], ("ant", "bee")),
+        ({"labels": [[f"images/{name}", label] for name, label in LABELS.items()]}, ("ant", "bee")),
+        ({label: [name for name in LABELS if LABELS[name] == label] for label in ("ant", "bee")}, ("ant", "bee")),
+    ],
+)
+def test_labels_of_json_are_read_as_those_of_a_table(content: object, classes: tuple[str, ...], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, flat("images/") | {"labels.json": json.dumps(content).encode()})
+    assert (source.classes, counts(source)) == (classes, [12, 0, 0])
+    assert [classes[label] in ("ant", "7") for label in source.labels] == [
+        LABELS[name.decode().rpartition("/")[2]] == "ant" for name in source.names.tolist()
+    ]
+
+
+def test_an_image_with_several_categories_is_refused(tmp_path: Path) -> None:
+    more = COCO | {"annotations": [*COCO["annotations"], {"image_id": 101, "category_id": 3}]}
+    with pytest.raises(ConfigError, match=r"images/1.jpg is ant and bee, both in boxes.json; keep one of them"):
+        open_tree(tmp_path, flat("images/") | {"boxes.json": json.dumps(more).encode()})
+
+
+def test_categories_other_than_the_folders_are_refused_with_the_settings_that_choose(tmp_path: Path) -> None:
+    """As in iNaturalist 2018, ``train_val2018/GROUP/SPECIES/IMAGE``."""
+    names = [
+        f"{group}/{species}/{i}.jpg" for group, species in (("Aves", 1), ("Aves", 2), ("Fungi", 3)) for i in range(9)
+    ]
+    images = [{"id": i, "file_name": f"train_val2018/{name}"} for i, name in enumerate(names)]
+    every = [{"image_id": i, "category_id": int(name.split("/")[1])} for i, name in enumerate(names)]
+    files = {f"train_val2018/{name}": photo(i) for i, name in enumerate(names)}
+    for split, first in (("train", 1), ("val", 0)):
+        rows = [i for i in range(len(names)) if (i % 3 > 0) == first]
+        part = {"images": [images[i] for i in rows], "annotations": [every[i] for i in rows]}
+        files[f"{split}2018.json"] = json.dumps(part).encode()
+    with pytest.raises(
+        ConfigError, match=r"3 categories by train2018.json, val2018.json, and 2 folders would be the c"
+    ):
+        open_tree(tmp_path, files)
+    by_name = open_tree(tmp_path, {}, label_field="category")
+    by_level = open_tree(tmp_path, {}, class_level=-1)
+    assert (by_name.classes, counts(by_name)) == (("1", "2", "3"), [18, 0, 9])
+    assert (by_level.classes, counts(by_level)) == (("1", "2", "3"), [18, 0, 9])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "null", "3", '"x"', "{}", "[]", '{"images": [], "annotations": []}']
+)
+def test_other_json_has_no_rows(text: str) -> None:
+    assert len(read_json(text)) <= 1
+
+
+def test_damaged_annotations_have_only_the_whole_rows() -> None:
+    text = json.dumps({"images": [3, {"id": 1, "file_name": "a.jpg"}], "annotations": [None, {"image_id": 1}, {}]})
+    assert read_json(text) == [["file_name", "category"], ["a.jpg", ""], ["", ""]]
