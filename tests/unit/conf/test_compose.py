@@ -114,6 +114,15 @@ def test_files_are_merged_once_for_all_commands_that_choose_the_same() -> None:
     assert (second.recipe.epochs, second.data.path, second.model.name) == (4, "images", "efficientnet_b5")
 
 
+def test_a_setting_converts_its_section_alone() -> None:
+    chosen, changed = compose._merge(("model=b5",)), compose._merge(("model=b5", "recipe.epochs=3"))
+    assert isinstance(chosen, schema.Config)
+    assert isinstance(changed, schema.Config)
+    assert changed.recipe.epochs == 3 != chosen.recipe.epochs
+    same = [entry.name for entry in dataclasses.fields(schema.Config) if entry.name != "recipe"]
+    assert all(getattr(changed, name) is getattr(chosen, name) for name in same)
+
+
 def test_an_override_beats_the_profile_wherever_it_stands() -> None:
     config = compose.compose(["recipe.epochs=5", "profile=laptop", "model=b3"])
     assert (config.recipe.epochs, config.model.name, config.model.width) == (5, "efficientnet_b3", 0.25)
