@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.networks.efficientnet.variants import Architecture, Stage, squeezed
 
@@ -27,7 +27,17 @@ def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
     torch.utils.flop_counter, halved.
     """
     import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
     from torch.utils.flop_counter import FlopCounterMode
+
+    uncounted = {functional.batch_norm, functional.hardtanh, functional.relu, functional.silu}
+
+    class OmitUncounted(TorchFunctionMode):
+        """Leaves out layers that are not counted and keep the shape: on the meta device they take most of the time."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return args[0] if function in uncounted else function(*args, **(kwargs or {}))
 
     params = sum(p.numel() for p in network.parameters())
     # Meta copies of the weights: the count needs shapes only, so a B7 takes no memory.
@@ -36,7 +46,7 @@ def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
     network.eval()
     counter = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), counter, OmitUncounted():
             torch.func.functional_call(network, weights, (torch.empty(1, 3, resolution, resolution, device="meta"),))
     finally:
         network.train(was_training)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from conf import schema
 from models.networks.build import build_model, compute_cost
@@ -15,6 +16,7 @@ from models.networks.complexity import count_model
 from models.networks.efficientnet.block_strings import encode
 from models.networks.efficientnet.variants import VARIANTS, Stage
 
+SMALL = schema.Model(width=0.25, depth=0.2, resolution=33 / 224)
 FEW = ("efficientnet_b0", "efficientnet_b1", "efficientnet_b7")  # each of the others takes seconds
 
 
@@ -28,6 +30,17 @@ def of_the_network(model: schema.Model, classes: int) -> tuple[int, int, int]:
 )
 def test_every_member_is_counted_as_its_network_is(name: str) -> None:
     assert compute_cost(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
+
+
+def test_a_count_does_not_compute_what_it_does_not_count() -> None:
+    network = build_model(SMALL, 10, device="meta")
+    passed: list[bool] = []
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.SiLU)):
+            module.register_forward_hook(lambda module, inputs, output: passed.append(output is inputs[0]))
+    count_model(network, network.resolution)
+    assert passed
+    assert all(passed)
 
 
 STAGES = st.builds(
