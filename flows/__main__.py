@@ -6,6 +6,8 @@ Modules are imported by the functions that use them, so that ``effnet --help`` a
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import io
 import itertools
@@ -42,6 +44,7 @@ exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 di
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
+    _collect_less_garbage()
     _reset_warnings()
     if isinstance(sys.stdout, io.TextIOWrapper):  # PYTHONIOENCODING or the locale may lack characters of names
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
@@ -57,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return signals.leave_output(error)
     except OSError as error:
         return signals.report_lost_output(error)
+
+
+def _collect_less_garbage() -> None:
+    """Spares the imports of Prefect, MLflow and torch, and the end of the interpreter, to look through all objects."""
+    gc.set_threshold(50_000, 10, 10)
+    atexit.register(gc.freeze)
 
 
 def _reset_warnings() -> None:

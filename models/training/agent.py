@@ -11,6 +11,7 @@ compute nor touch a GPU: threads and CUDA contexts do not survive a fork.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
     config, _, words = run.config_from_args(run.parse_args(argv))  # type: ignore[no-untyped-call]
     module, *arguments = words[words.index("-m") + 1 :]
     importlib.import_module(module)
+    gc.freeze()  # or agent and ranks look through what is imported again and again, and at their end
     config.start_method = "fork"
     sys.unraisablehook = _raise_again
     try:

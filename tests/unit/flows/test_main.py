@@ -26,6 +26,16 @@ def no_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
 
 
+def test_a_command_collects_little_garbage_and_none_at_its_end() -> None:
+    code = (
+        "import atexit, gc, sys; from flows.__main__ import main\n"
+        "atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000))\n"
+        "main(['completion', 'bash'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-1] == "50000 True", ended.stderr
+
+
 @pytest.mark.parametrize("words", [[], ["help"], ["--help"]])
 def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -130,7 +140,7 @@ def test_a_mistake_is_one_line_with_the_nearest_valid_word(
     assert shown.err.count("\n") == 1
 
 
-OUTPUTS = with_slow_rest([["--version"], ["config"], ["plan"], ["completion", "bash"], ["train", "--help"]], plain=2)
+OUTPUTS = with_slow_rest([["--version"], ["completion", "bash"], ["config"], ["plan"], ["train", "--help"]], plain=2)
 
 
 @pytest.mark.parametrize("words", OUTPUTS)

@@ -312,19 +312,19 @@ def test_a_rank_is_a_fork_of_the_agent_with_its_imports_and_a_session_and_signal
     tmp_path: Path, started: list[LocalJob]
 ) -> None:
     (tmp_path / "rank.py").write_text(
-        "import json, os, signal, sys, time\n"
+        "import gc, json, os, signal, sys, time\n"
         "imported_by = os.getpid()\n"
         "def main():\n"
         "    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]\n"
         f"    out = open({str(tmp_path)!r} + '/rank-' + os.environ['RANK'], 'w')\n"
         "    out.write(json.dumps([imported_by == os.getppid(), os.getsid(0) == os.getpid(), sys.argv, "
-        "os.environ['RANK'], [handler == signal.SIG_DFL for handler in handlers]]))\n"
+        "os.environ['RANK'], [handler == signal.SIG_DFL for handler in handlers], gc.get_freeze_count() > 10_000]))\n"
     )
     torchrun = command.torchrun_argv(Launch(nproc_per_node=2, max_restarts=0), "rank", "the-job")
     started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
     assert wait(job, 120) == 0, local.logs(job)
     ranks = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1)]
-    assert ranks == [[True, True, ["rank", "the-job"], rank, [True, True]] for rank in ("0", "1")]
+    assert ranks == [[True, True, ["rank", "the-job"], rank, [True, True], True] for rank in ("0", "1")]
 
 
 @pytest.mark.torchrun
