@@ -1,11 +1,14 @@
 """Accuracies and their standard errors against cases worked by hand, and against simulation."""
 
+import itertools
 import math
+import subprocess
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from models.statistics import (
     Estimate,
@@ -156,6 +159,25 @@ def test_mcnemar_s_exact_test_counts_the_images_on_which_the_networks_differ(gai
     assert mcnemar(gained, lost) == pytest.approx(p)
 
 
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+def test_mcnemar_s_test_is_scipy_s(alternative: str) -> None:
+    from scipy.stats import binomtest
+
+    for gained, lost in itertools.product(range(12), range(12)):
+        p = binomtest(gained, gained + lost, alternative=alternative).pvalue if gained + lost else 1
+        assert mcnemar(gained, lost, alternative) == pytest.approx(p, rel=1e-12)
+
+
+def test_a_comparison_does_not_wait_for_the_import_of_all_of_scipy_s_statistics() -> None:
+    code = (
+        "import sys; import numpy as np; from models.statistics import compare_folds, compare_paired\n"
+        "one, other = np.eye(3, 8) > 0, np.eye(3, 8, 2) > 0\n"
+        "compare_paired(one, other), compare_paired(one[:1], other[:1]), compare_folds([one] * 3, [other] * 3, 0.5)\n"
+        "sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def answers(*rows: str) -> NDArray[np.bool_]:
     """``answers("1101")``: images of one seed that are correct."""
     return np.array([[digit == "1" for digit in row] for row in rows])
@@ -219,7 +241,15 @@ def test_a_single_fold_is_compared_as_seeds_on_the_same_images_are() -> None:
     assert compare_folds([ours], [theirs], 0.5) == compare_paired(ours, theirs)
 
 
-def test_the_variance_over_folds_is_corrected_for_their_common_training_images() -> None:
+@pytest.fixture
+def student() -> Any:
+    """Student's t distribution, imported here, since every process that collects imports this file."""
+    from scipy.stats import t
+
+    return t
+
+
+def test_the_variance_over_folds_is_corrected_for_their_common_training_images(student: Any) -> None:
     """Three folds whose leads are 20, 10 and 0 points of 1,000 images each, by one network or the mean of two."""
     images = 1000
     theirs = [np.zeros((seeds, images), np.bool_) for seeds in (1, 2, 1)]
@@ -237,7 +267,7 @@ def test_the_variance_over_folds_is_corrected_for_their_common_training_images()
     assert tested.p == pytest.approx(2 * student.sf(10 / math.sqrt(within + between), freedom))
 
 
-def test_of_two_folds_the_whole_variance_is_corrected() -> None:
+def test_of_two_folds_the_whole_variance_is_corrected(student: Any) -> None:
     ours = [np.arange(1000)[None] < count for count in (300, 100)]
     tested = compare_folds(ours, [np.zeros((1, 1000), np.bool_)] * 2, 1.0)
     within = 100**2 * (0.3 * 0.7 + 0.1 * 0.9) * 1000 / 1998 / 2000
@@ -246,7 +276,7 @@ def test_of_two_folds_the_whole_variance_is_corrected() -> None:
     assert tested.upper - tested.value == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(within + between))
 
 
-def test_folds_that_differ_no_more_than_sampled_images_are_not_corrected() -> None:
+def test_folds_that_differ_no_more_than_sampled_images_are_not_corrected(student: Any) -> None:
     ours = [np.arange(1000)[None] < count for count in (200, 201, 199)]
     tested = compare_folds(ours, [np.zeros((1, 1000), np.bool_)] * 3, 0.5)
     within = 100**2 * (0.2 * 0.8 + 0.201 * 0.799 + 0.199 * 0.801) * 1000 / 2997 / 3000
@@ -270,7 +300,8 @@ def _train_and_test(
     ``noise`` is what the seeds add to the weights, ``[features, seeds]``.
     """
     train = np.setdiff1d(np.arange(len(y)), part)
-    weights = np.linalg.lstsq(x[train], 2.0 * y[train] - 1, rcond=None)[0][:, None] + noise
+    fitted = np.linalg.solve(x[train].T @ x[train], x[train].T @ (2.0 * y[train] - 1))  # least squares
+    weights = fitted[:, None] + noise
     correct: NDArray[np.bool_] = ((x[part] @ weights > 0) == y[part, None]).T
     return correct
 
