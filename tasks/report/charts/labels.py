@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in units of the view box
@@ -23,7 +24,11 @@ class Name:
 
     box: Box
     line: Box | None  # leader line from the dot, if the name is too far away to be attributed to it
-    steps: list[Box]  # small boxes along that line
+
+    @cached_property
+    def steps(self) -> list[Box]:
+        """Small boxes along the leader line."""
+        return samples(self.line[:2], self.line[2:], 0.5)[1:] if self.line else []
 
 
 def _overlaps(a: Box, b: Box) -> bool:
@@ -74,8 +79,7 @@ def _candidates(x: float, y: float, label: str, room: Box) -> list[Name]:
         fits = box[0] > room[0] and box[1] > room[1] and box[2] < room[2] and box[3] < room[3]
         near = (min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3]))
         line = (x + 4 * dx, y + 4 * dy, *near) if gap > 11 else None
-        steps = samples(line[:2], line[2:], 0.5)[1:] if line else []
-        (inside if fits else outside).append(Name(box, line, steps))
+        (inside if fits else outside).append(Name(box, line))
     return inside or outside
 
 
