@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.io
 from PIL import Image
 
 from conf.schema import Data
@@ -51,7 +50,8 @@ def write_archive(path: Path, files: Mapping[str, bytes] | Iterable[tuple[str, b
     """Writes a tar, compressed according to the suffix of its name; pairs may repeat a name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = {".tgz": "w:gz", ".gz": "w:gz", ".xz": "w:xz"}.get(path.suffix, "w")
-    with tarfile.open(path, kind) as writer:  # type: ignore[call-overload]
+    quick = {"w:gz": {"compresslevel": 1}, "w:xz": {"preset": 0}}.get(kind, {})
+    with tarfile.open(path, kind, **quick) as writer:  # type: ignore[call-overload]
         for name, content in files.items() if isinstance(files, Mapping) else files:
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -81,11 +81,13 @@ def flat(folder: str, count: int = 12) -> dict[str, bytes]:
 
 def matlab_file(**variables: Any) -> bytes:
     """A compressed MATLAB file; lists of texts become cells, as in the devkits."""
+    from scipy.io import savemat  # here, since every process that collects imports this file
+
     cells = {
         name: np.array([[text] for text in value], object)
         for name, value in variables.items()
         if isinstance(value, list) and all(isinstance(text, str) for text in value)
     }
     buffer = io.BytesIO()
-    scipy.io.savemat(buffer, variables | cells, do_compression=True)
+    savemat(buffer, variables | cells, do_compression=True)
     return buffer.getvalue()

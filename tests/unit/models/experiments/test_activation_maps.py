@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from conf import schema
@@ -166,6 +165,8 @@ def test_a_linear_classifier_behind_another_pooling_is_no_cam() -> None:
 
 
 def test_captum_on_the_layer_that_we_find_is_captum_on_the_layer_that_is_it() -> None:
+    from captum.attr import LayerGradCam  # here, since every process that collects imports this file
+
     network = calibrated("efficientnet_b0")
     assert activation_maps.feature_layer(network, IMAGES) is network.head
     target = torch.tensor(CLASSES)

@@ -11,7 +11,6 @@ import pytest
 from checkout import REAL_DATA
 from made_archives import data_settings, set_counts, write_archive, write_tree
 from PIL import Image
-from scipy.io import savemat
 
 from infra.errors import ConfigError, DataError
 from models.data.sources.catalog import open_source
@@ -230,6 +229,8 @@ def test_the_real_lists_of_birdsnap_name_their_species_and_test_images(tmp_path:
 
 
 def mat(**variables: Any) -> bytes:
+    from scipy.io import savemat
+
     buffer = io.BytesIO()
     savemat(buffer, variables, do_compression=True)
     return buffer.getvalue()
