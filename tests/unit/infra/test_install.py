@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,16 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "calls"
 
 
-@pytest.fixture
-def venv(tmp_path: Path) -> Path:
-    folder = tmp_path / "venv"
+@pytest.fixture(scope="module")
+def empty_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("environments") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     return folder
+
+
+@pytest.fixture
+def venv(empty_venv: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(empty_venv, tmp_path / "venv", symlinks=True))
 
 
 def test_of_pip_s_settings_the_environment_counts_most_and_other_commands_settings_do_not() -> None:

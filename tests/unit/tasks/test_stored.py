@@ -26,6 +26,7 @@ from tasks.jobs import JobRun, features_request, features_uri, result_uri, train
 from tasks.plan import exceeded_budget, time_left
 
 WEIGHTS = ("file:///weights", "1" * 64)
+DIGITS = ["data=digits", "data.limit=400", "transfer.data.limit=400"]  # as many as the plans need to have jobs
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def planned_rows(capsys: pytest.CaptureFixture[str], verb: str, *words: str) -> 
 
 
 def test_trainings_whose_results_are_stored_are_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["data=digits", "search.seeds=2", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    words = [*DIGITS, "search.seeds=2", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
     config = compose.compose(words)
     heading, rows = planned_rows(capsys, "search", *words)
     assert heading == "training of effnet search, as if nothing were done yet"
@@ -94,7 +95,7 @@ def test_trainings_whose_results_are_stored_are_not_counted(tmp_path: Path, caps
 def test_a_fine_tuning_is_stored_if_its_source_and_all_that_train_to_the_end_are(
     protocol_words: list[str], finals: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*("data=digits", *protocol_words), *(f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs")]
+    words = [*(*DIGITS, *protocol_words), *(f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs")]
     config = compose.compose(words)
     shards = write_shards(config.data, config.storage)
     tuned = write_shards(config.transfer.data, config.storage)
@@ -117,7 +118,7 @@ def test_a_fine_tuning_is_stored_if_its_source_and_all_that_train_to_the_end_are
 def test_a_fine_tuning_with_seeds_is_stored_if_all_seeds_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["data=digits", "transfer.random_seeds=2", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    words = [*DIGITS, "transfer.random_seeds=2", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
     config = compose.compose(words)
     shards = write_shards(config.data, config.storage)
     tuned = write_shards(config.transfer.data, config.storage)
@@ -134,7 +135,7 @@ def test_a_fine_tuning_with_seeds_is_stored_if_all_seeds_are(
 
 def test_trainings_of_all_folds_are_found_in_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
-        *("data=digits", "data.folds=2", "data.val_share=0.5", "scaling.seeds=3"),
+        *(*DIGITS, "data.folds=2", "data.val_share=0.5", "scaling.seeds=3"),
         *("scaling.points=[{network:efficientnet_b0}]", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"),
     ]
     config = compose.compose(words)
@@ -151,7 +152,7 @@ def test_trainings_of_all_folds_are_found_in_the_store(tmp_path: Path, capsys: p
 def test_answers_by_frozen_features_are_subtracted_and_what_is_counted_whole_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["profile=study", "data=digits", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    words = ["profile=study", *DIGITS, f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
     config = compose.compose(words)
     folds = [write_shards(config.data.for_seed(fold), config.storage) for fold in range(3)]
     _, rows = planned_rows(capsys, "study", *words)

@@ -11,7 +11,8 @@ import pytest
 from matrix import with_slow_rest
 
 COMMAND = """
-import asyncio, logging, sys, time
+import asyncio, gc, logging, sys, time
+gc.disable()  # else it takes half of the time
 from flows.cli import signals
 from prefect.utilities.engine import capture_sigterm
 import tasks.supervise

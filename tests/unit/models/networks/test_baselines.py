@@ -70,6 +70,12 @@ CLASSES = {"wrn28_10_cifar10": 10, "wrn28_10_cifar100": 100}
 # Each of them at a size that a CPU trains in no time.
 SMALL = {name: schema.Model(name, 0.25, 0.2, 32 / rival.resolution) for name, rival in BASELINES.items()}
 NAMES = tuple(BASELINES)
+# One of each kind; the others differ from it in depth or width alone.
+KINDS = (
+    *("resnet18", "resnet50", "wide_resnet50_2", "wrn28_10_cifar10", "resnext50_32x4d", "seresnet50"),
+    *("legacy_seresnet152", "legacy_senet154", "squeezenet1_0", "squeezenet1_1", "mobilenetv1_100", "mobilenet_v2"),
+    *("shufflenet_g1_w1", "shufflenet_g3_w1", "shufflenet_v2_x1_0"),
+)
 
 
 def small(name: str, dropout: float | None = None) -> Baseline:
@@ -139,7 +145,7 @@ def test_logits_are_those_of_pytorchcv_with_the_same_weights(name: str, file: st
     torch.testing.assert_close(ours.double()(x), rival.double()(x))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", with_slow_rest(sorted(NAMES, key=lambda name: name not in KINDS), plain=len(KINDS)))
 def test_recomputing_and_the_memory_order_change_nothing_and_every_parameter_learns(name: str) -> None:
     whole = small(name, dropout=0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     gradients = []

@@ -1,5 +1,6 @@
 """The C code for training on a CPU against torch in float64, at every width of vectors."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -40,13 +41,11 @@ def same(side: int, kernel: int, stride: int) -> tuple[int, int]:
     return pixels // 2, pixels - pixels // 2
 
 
-@pytest.mark.parametrize("tensorflow", [False, True], ids=["symmetric", "same"])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_a_depthwise_convolution_and_its_gradients_agree_with_float64(
-    layers: Layers, kernel: int, stride: int, tensorflow: bool
-) -> None:
+@functools.cache  # the widths of vectors are compared with the same numbers
+def convolutions(kernel: int, stride: int, tensorflow: bool) -> list[tuple[ConvShape, list[Tensor], list[Tensor]]]:
+    """Shapes, float32 inputs (images, weight, gradient) and float64 outputs (convolved, both gradients)."""
     torch.manual_seed(0)
+    cases = []
     for channels, height, extra in itertools.product((1, 8, 13, 48), (1, 2, 3, 5, 7, 12, 19), (0, 1)):
         width = height + extra
         rows = same(height, kernel, stride) if tensorflow else (kernel // 2, kernel // 2)
@@ -59,9 +58,20 @@ def test_a_depthwise_convolution_and_its_gradients_agree_with_float64(
         assert x64.grad is not None
         assert weight64.grad is not None
         shape = ConvShape(3, height, width, channels, *expected.shape[2:], kernel, stride, rows[0], columns[0])
-        assert_close(layers.depthwise(shape, x, weight), expected.detach())
-        assert_close(layers.depthwise_input(shape, grad, weight), x64.grad)
-        assert_close(layers.depthwise_weight(shape, x, grad, weight), weight64.grad)
+        cases.append((shape, [x, weight, grad], [expected.detach(), x64.grad, weight64.grad]))
+    return cases
+
+
+@pytest.mark.parametrize("tensorflow", [False, True], ids=["symmetric", "same"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_a_depthwise_convolution_and_its_gradients_agree_with_float64(
+    layers: Layers, kernel: int, stride: int, tensorflow: bool
+) -> None:
+    for shape, (x, weight, grad), (convolved, of_images, of_weight) in convolutions(kernel, stride, tensorflow):
+        assert_close(layers.depthwise(shape, x, weight), convolved)
+        assert_close(layers.depthwise_input(shape, grad, weight), of_images)
+        assert_close(layers.depthwise_weight(shape, x, grad, weight), of_weight)
 
 
 @pytest.mark.parametrize("activation", [0, 1, 2], ids=["none", "silu", "relu6"])

@@ -53,8 +53,8 @@ def network_of(file: str) -> nn.Module:
 
 
 def build(weights: PretrainedWeights) -> nn.Module:
-    network = build_model(weights.model, weights.classes).eval()
-    network.load_state_dict(weights.state_dict)
+    network = build_model(weights.model, weights.classes, device="meta").eval()  # without drawing initial weights
+    network.load_state_dict(weights.state_dict, assign=True)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

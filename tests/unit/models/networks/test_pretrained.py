@@ -55,8 +55,8 @@ def lukemelas() -> dict[str, Tensor]:
 
 
 def logits(converted: pretrained.PretrainedWeights, images: Tensor) -> Tensor:
-    network = build_model(converted.model, converted.classes).eval()
-    network.load_state_dict(converted.state_dict)
+    network = build_model(converted.model, converted.classes, device="meta").eval()  # without drawing initial weights
+    network.load_state_dict(converted.state_dict, assign=True)
     with torch.no_grad():
         answer: Tensor = network(images)
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import torch
@@ -50,7 +51,8 @@ def run_rank(rank: int, folder: str) -> None:
 
 def test_two_ranks_compute_what_one_computes_on_all_images(tmp_path: Path) -> None:
     expected = outcome(network(), *images())
-    mp.spawn(run_rank, (str(tmp_path),), nprocs=RANKS)  # type: ignore[no-untyped-call]
+    multiprocessing.set_forkserver_preload([__name__])  # one import of torch for both
+    mp.start_processes(run_rank, (str(tmp_path),), RANKS, start_method="forkserver")  # type: ignore[no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS))
     for key in ("out", "x"):
         torch.testing.assert_close(torch.cat([first[key], second[key]]), expected[key])

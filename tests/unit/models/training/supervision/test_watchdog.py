@@ -11,16 +11,23 @@ import pytest
 
 # Rank 0 of two, whose agent's store runs in a process of its own; the main thread makes no progress.
 STUCK = """
-import os, signal, subprocess, sys, time
+import multiprocessing, os, signal, sys, time
+import torch.distributed
 from torch import device
 from conf.schema import Runtime
 from models.training.supervision import watchdog
 from models.training.distributed import Ranks
 from models.training.supervision.preemption import Preemption
 
-serve = "import time, torch.distributed as d; s = d.TCPStore('127.0.0.1', 0, None, True); print(s.port, flush=True); time.sleep(60)"
-agent = subprocess.Popen([sys.executable, "-c", serve], stdout=subprocess.PIPE)
-os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=agent.stdout.readline().decode())
+def serve(port):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, None, True)
+    port.send(store.port)
+    time.sleep(60)
+
+ours, theirs = multiprocessing.Pipe()
+agent = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,))
+agent.start()
+os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ours.recv()))
 watchdog.SILENT_S, watchdog.END_S = 1.0, 2.0
 def failed(error):
     {failed}
@@ -32,7 +39,7 @@ try:
     time.sleep(15)
 finally:
     agent.kill()
-"""  # noqa: E501
+"""
 
 
 def ended(tmp_path: Path, trouble: str = "", failed: str = "agent.kill()") -> subprocess.CompletedProcess[str]:
@@ -42,7 +49,7 @@ def ended(tmp_path: Path, trouble: str = "", failed: str = "agent.kill()") -> su
         [sys.executable, "-c", code, f"file://{tmp_path}"],
         capture_output=True,
         text=True,
-        timeout=150,  # two imports of torch, on a machine that may be busy
+        timeout=150,  # an import of torch, on a machine that may be busy
         env={**os.environ, "EFFNET_JOB_FOLDER": str(folder)},
     )
 

@@ -122,12 +122,17 @@ def written(tmp_path_factory: pytest.TempPathFactory, devkit: Devkit) -> Path:
     return root
 
 
+def make_official(patch: pytest.MonkeyPatch, devkit: Devkit) -> None:
+    """Makes the counts of ``written`` the official ones."""
+    whole = Devkit(devkit.wnids, tuple(SIZES), devkit.val_labels)
+    patch.setattr(imagenet, "read_devkit", lambda *_: whole)
+    set_counts(patch, "imagenet", {TRAIN: sum(SIZES), VAL: 300})
+
+
 @pytest.fixture
 def mini(tmp_path: Path, written: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of those archives, whose counts are made the official ones."""
-    whole = Devkit(devkit.wnids, tuple(SIZES), devkit.val_labels)
-    monkeypatch.setattr(imagenet, "read_devkit", lambda *_: whole)
-    set_counts(monkeypatch, "imagenet", {TRAIN: sum(SIZES), VAL: 300})
+    make_official(monkeypatch, devkit)
     root = tmp_path / "imagenet"
     shutil.copytree(written, root)
     return root
@@ -155,8 +160,17 @@ def test_complete_archives_open_without_allow_partial(mini: Path, devkit: Devkit
             assert source.labels[index] == devkit.val_labels[int(image.split()[1]) - 1]
 
 
-def extracted(mini: Path, root: Path, devkit: Devkit, val_in_classes: bool) -> Path:
-    source = open_source(data_settings("imagenet", mini))
+@pytest.fixture(scope="module")
+def flat_tree(written: Path, tmp_path_factory: pytest.TempPathFactory, devkit: Devkit) -> Path:
+    """The archives extracted, without the devkit; the validation images in one folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        make_official(patch, devkit)
+        return extracted(written, tmp_path_factory.mktemp("flat") / "tree", val_in_classes=False)
+
+
+def extracted(archives: Path, root: Path, val_in_classes: bool) -> Path:
+    source = open_source(data_settings("imagenet", archives))
     for index, (name, part) in enumerate(zip(source.names.tolist(), source.split.tolist(), strict=True)):
         top = "train" if part == TRAIN else "val"
         wnid = source.classes[source.labels[index]] if part == TRAIN or val_in_classes else ""
@@ -164,27 +178,30 @@ def extracted(mini: Path, root: Path, devkit: Devkit, val_in_classes: bool) -> P
     return root
 
 
-@pytest.mark.parametrize("val_in_classes", [True, False])
-def test_an_extracted_tree_is_the_same_source(mini: Path, tmp_path: Path, devkit: Devkit, val_in_classes: bool) -> None:
-    tree = extracted(mini, tmp_path / "tree", devkit, val_in_classes)
-    if val_in_classes:  # then labels need no devkit, but not every class has one of the 300 images
-        for wnid in devkit.wnids:
-            (tree / "val" / wnid).mkdir(exist_ok=True)
-    else:
-        shutil.copy(mini / DEVKIT_ARCHIVE, tree)
+def test_an_extracted_tree_is_the_same_source(mini: Path, tmp_path: Path, devkit: Devkit) -> None:
+    tree = extracted(mini, tmp_path / "tree", val_in_classes=True)
+    for wnid in devkit.wnids:  # labels need no devkit, but not every class has one of the 300 images
+        (tree / "val" / wnid).mkdir(exist_ok=True)
+    assert_same(mini, tree)
+
+
+def test_an_extracted_tree_with_a_flat_val_is_the_same_source(mini: Path, flat_tree: Path) -> None:
+    (flat_tree / DEVKIT_ARCHIVE).symlink_to(mini / DEVKIT_ARCHIVE)
+    try:
+        assert_same(mini, flat_tree)
+    finally:
+        (flat_tree / DEVKIT_ARCHIVE).unlink()
+
+
+def assert_same(mini: Path, tree: Path) -> None:
     one, other = open_source(data_settings("imagenet", mini)), open_source(data_settings("imagenet", tree))
     assert other.digest == one.digest
     assert [other.read(i) for i in range(0, 2000, 97)] == [one.read(i) for i in range(0, 2000, 97)]
 
 
-def test_a_flat_val_without_the_devkit_is_refused(
-    mini: Path, tmp_path: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tree = extracted(mini, tmp_path / "tree", devkit, val_in_classes=False)
-    monkeypatch.undo()
-    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+def test_a_flat_val_without_the_devkit_is_refused(flat_tree: Path) -> None:
     with pytest.raises(ConfigError, match=f"require {DEVKIT_ARCHIVE}"):
-        open_source(data_settings("imagenet", tree))
+        open_source(data_settings("imagenet", flat_tree))
 
 
 def test_missing_classes_are_named(mini: Path, devkit: Devkit) -> None:
