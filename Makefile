@@ -47,7 +47,7 @@ rivals: ## install the rivals of the benchmarks into .venv-rivals
 	@bash benchmarks/rivals/install.sh
 
 bench: setup ## all benchmarks, each with its rival in the same run
-	@for each in waits startup overhead decode order shard loader step memory latency serve checkpoint; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+	@for each in waits startup overhead decode order folder shard loader step memory latency serve checkpoint; do $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 up: setup ## start the embedded services
 	@$(BIN)/effnet up

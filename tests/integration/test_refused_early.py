@@ -112,10 +112,10 @@ TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
             marks=SLOW,
         ),
         pytest.param(["train", "register=my model"], 2, "register must be 1 to 63 of", marks=SLOW),
-        (["train", "data=folder", "data.path={single}"], 2, "folder has a single class"),
-        (["train", "data=folder", "data.path={remote}"], 2, "folder has a single class"),
+        (["train", "data=folder", "data.name=one", "data.path={single}"], 2, "one has a single class"),
+        (["train", "data=folder", "data.name=one", "data.path={remote}"], 2, "one has a single class"),
         pytest.param(
-            ["train", "data=webdataset", "data.path={shards}"], 2, "webdataset has a single class", marks=SLOW
+            ["train", "data=webdataset", "data.name=one", "data.path={shards}"], 2, "one has a single class", marks=SLOW
         ),
         pytest.param(["train", "register=theirs"], 2, "MLflow has a model theirs that is not effnet's", marks=SLOW),
         pytest.param(["transfer", "register=theirs"], 2, "MLflow has a model theirs that is not effnet's", marks=SLOW),
