@@ -195,7 +195,7 @@ def test_a_mistake_in_a_deployment_s_overrides_fails_the_run_in_one_line_before_
 ) -> None:
     run = ended[mistake]
     message = run["state"]["message"]
-    assert run["state_type"] == "FAILED"
+    assert run["state_type"] == "FAILED", message
     assert re.search(MISTAKES[mistake][1], message), message
     assert "\n" not in message
     rows = ask(services, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
