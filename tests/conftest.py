@@ -18,6 +18,11 @@ def pytest_configure() -> None:
     gc.set_threshold(50_000, 10, 10)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names bytes by their parameter: those of gzip have the time, and all processes must have the same tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish() -> None:
     """Exempts from all later collections what the modules of the tests have imported."""
     gc.freeze()

@@ -364,3 +364,9 @@ def test_names_say_what_they_hold_and_sentences_need_no_translation(path: Path) 
         assert name.strip("_") not in empty, f"line {node.lineno}: {name}"
     phrases = [f"line {text[: match.start()].count(chr(10)) + 1}: {match[0]}" for match in PHRASES.finditer(text)]
     assert phrases == []
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b", b"text"])
+def test_bytes_are_no_part_of_the_name_of_a_test(content: bytes, request: pytest.FixtureRequest) -> None:
+    assert isinstance(content, bytes)
+    assert request.node.name.partition("[")[2] in ("content0]", "content1]")
