@@ -39,7 +39,7 @@ _STREAM_BYTES = 2**18  # small enough to be in the CPU cache when it is written,
 class Entry:
     """An object in a listing: its URI, size in bytes, and when it was last written, in unix seconds.
 
-    ``etag`` is the object store's mark of the content; empty for files, and where a single object was looked up.
+    ``etag`` is the object store's mark of the content; empty for files.
     """
 
     uri: str
@@ -112,7 +112,7 @@ def find_entry(uri: str) -> Entry:
         return Entry(uri, files.size(path), files.modified(path))
     with s3.connect(uri) as (client, place):
         head = client.head_object(**place)
-    return Entry(uri, int(head["ContentLength"]), head["LastModified"].timestamp())
+    return Entry(uri, int(head["ContentLength"]), head["LastModified"].timestamp(), head.get("ETag", ""))
 
 
 def exists(uri: str) -> bool:

@@ -14,8 +14,6 @@ import hashlib
 import io
 import os
 import time
-import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from conf.text import logger
 from infra import store
 from infra.errors import NotFoundError
-from models.data.sources import listing
+from models.data.sources import index, listing
 from models.data.sources.files.container import join_parts
 from models.data.sources.files.reader import OWN_FILE, Reader
 from models.data.sources.listing import Source, content_digest
@@ -131,7 +129,7 @@ def _load(uri: str) -> dict[bytes, tuple[int, int]]:
         return {path: (int(stamp), int(content)) for path, stamp, content in rows}
     except NotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except index.DAMAGE as error:
         log.warning("%s is damaged (%s): all images are read again", uri, error)
         return {}
 

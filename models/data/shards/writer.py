@@ -43,6 +43,7 @@ from models.data.shards.manifest import (
     shard_uri,
 )
 from models.data.shards.tar_header import END
+from models.data.sources.index import forget as forget_tars
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
 
 LOST_HINT = "; fetch the set again, or set data.allow_partial=true"
@@ -64,7 +65,9 @@ def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
     try:
         return sum(future.result() for future in running)
     except ChangedError:
-        contents.forget(layout.root.rpartition("/")[0])
+        folder = layout.root.rpartition("/")[0]
+        contents.forget(folder)
+        forget_tars(folder)
         raise
     finally:  # a retry must not run while a shard is still being written
         wait([future for future in running if not future.cancel()])

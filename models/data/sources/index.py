@@ -46,6 +46,8 @@ _COLUMNS: dict[str, str | None] = {
 }
 _OPTIONAL = ("paths", "content")  # columns that may be empty
 _LOOKUPS_AT_ONCE = 16
+# What numpy and zipfile raise on a damaged .npz, and the reading of its content.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 log = logger()
 
 
@@ -101,16 +103,7 @@ def load(data: schema.Data, uri: str) -> Source:
         if "containers" not in about:  # the images are part of an installed package
             return _reopen(data, uri, about["digest"])
         _check(columns, len(about["containers"]))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except DAMAGE as error:
         raise DataError(f"{uri} is not an index of a source: {error}; delete it and shard again") from error
     root = listing.root_of(data, catalog.find(data.source))
     for name, size in about["containers"].items():
@@ -170,17 +163,23 @@ def open_kept(data: schema.Data, folder: str, open_source: Callable[[schema.Data
     return source
 
 
+def forget(folder: str) -> None:
+    """Deletes the indices that ``open_kept`` opens; ``folder`` as there."""
+    for uri in store.list_uris(store.join(folder, "tars")):
+        store.delete(uri)
+
+
 def digest_tars(data: schema.Data) -> str:
     """Returns the digest of what the index of tars depends on: their addresses, sizes and times, and the settings."""
     shards = find_shards(data)
 
-    def describe(name: str) -> tuple[str, int, float]:
+    def describe(name: str) -> tuple[str, int, float, str]:
         uri = locate_uri(join_parts(shards.root, name))
         try:
             entry = store.find_entry(uri)
         except NotFoundError:
-            return uri, -1, 0.0
-        return uri, entry.size, entry.modified
+            return uri, -1, 0.0, ""
+        return uri, entry.size, entry.modified, entry.etag  # an object store tells the time in whole seconds
 
     with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
         tars = list(pool.map(describe, shards.parts))
@@ -226,7 +225,7 @@ def _open_arrays(uri: str) -> Iterator[Mapping[str, NDArray[Any]]]:
     try:
         with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
             yield arrays
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise DataError(f"{uri} is not an index of a source: {error}; shard again with data.append=false") from error
 
 

@@ -60,7 +60,7 @@ class Container:
         self.remote = location.startswith("s3://")
         if self.remote:
             entry = store.find_entry(location)
-            self.size, self.stamp = entry.size, f"{location}\n{entry.modified}"
+            self.size, self.stamp = entry.size, f"{location}\n{entry.modified}\n{entry.etag}"
             return
         self._path = Path(location)  # kept, because creating it takes longer than reading a header
         self.size = files.size(self._path)

@@ -307,3 +307,21 @@ def test_a_tar_that_shrinks_while_it_is_read_is_refused(folder: Path, tmp_path: 
         stream.truncate(2048)
     with pytest.raises(DataError, match=r"train-0\.tar has 2048 bytes, its headers stated \d+ or more"):
         _write_group(data, plan.root, plan.groups[0])
+
+
+def test_a_tar_that_changed_unnoticed_is_refused_and_read_by_the_next_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size and time are those of its index, as after two writes in the same second."""
+    storage = f"file://{tmp_path}/store"
+    data = settings(folder, shards="rewritten")
+    _plan(data, storage)
+    tar, before = folder / "train-0.tar", (folder / "train-0.tar").stat()
+    content = bytearray(tar.read_bytes())
+    at = content.index(b"\xff\xd9")  # the end of an image
+    content[at - 1] ^= 1
+    tar.write_bytes(content)
+    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match="has changed since its split was chosen; repeat the command"):
+        shard(data, storage)
+    assert not shard(data, storage).reused
