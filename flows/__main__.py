@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from conf import compose
 from conf.text import did_you_mean, printable
-from flows.cli import completion, signals, verbs
+from flows.cli import completion, help_text, signals, verbs
 from flows.cli.command import FLAGS, Command
 from infra.errors import EffnetError
 
@@ -244,23 +244,25 @@ class _Version(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="effnet",
+        usage="effnet [-h] [-V] VERB [key=value ...]",
         allow_abbrev=False,
-        description=ABOUT,
+        description=f"{ABOUT}\n\n{help_text.list_verbs()}",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and the commit, and exit")
-    parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    parsers = parser.add_subparsers(
+        dest="verb", metavar="VERB", required=True, prog=parser.prog, help=argparse.SUPPRESS
+    )
     for name, verb in verbs.VERBS.items():
         sub = parsers.add_parser(
             name,
+            usage=help_text.usage(name),
             allow_abbrev=False,
-            help=verb.summary,
-            description=f"{verb.summary}\n\n{verb.details}",
+            description=help_text.describe(verb),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        words = " ".join([*verb.objects, "key=value"])
-        sub.add_argument("overrides", nargs="*", metavar=words, help="settings, in any order")
+        sub.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
         for name, effect in verb.switches.items():
             sub.add_argument(f"--{name}", action="store_true", help=effect)
         for option, (value, effect) in verb.options.items():

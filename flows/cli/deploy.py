@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import configure, form
+from flows.cli import help_text
 from flows.cli.command import Command, show
 from flows.cli.services import connect
 from flows.cli.verbs import VERBS
@@ -17,8 +18,6 @@ from infra.errors import ConfigError
 from infra.launch import devices, manifests
 from infra.services import deployments, http, prefect_api
 from infra.services.programs import WORK_POOL
-
-_OF_THE_WORKER = ("most used settings:", "  run_dir=", "  services.")  # lines of help that no run of a deployment needs
 
 
 def deploy(command: Command) -> int:
@@ -107,9 +106,9 @@ def _describe(entry: Mapping[str, Any], flow: str) -> str:
     text = f"{entry['description']}\n"
     if (verb := VERBS.get(flow)) is None:
         return text
-    settings = [line for line in verb.details.splitlines() if not line.startswith(_OF_THE_WORKER)]
+    settings = help_text.describe_settings(verb, width=100)
     return (
         f"{text}\nThe same as `effnet {flow}` in a terminal: what is done already is taken from the store.\n\n"
-        f"Other settings, one a line in `overrides`:\n\n```\n{chr(10).join(settings)}\n```\n\n"
+        f"Other settings, one a line in `overrides`:\n\n```\n{settings}\n```\n\n"
         f"From a shell: `prefect deployment run {flow}/{entry['name']} --param overrides='[\"KEY=VALUE\"]'`\n"
     )

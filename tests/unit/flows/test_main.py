@@ -42,7 +42,7 @@ def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[s
         main(words)
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    assert all(re.search(rf"^    {verb}\s", shown, re.MULTILINE) for verb in VERBS)
+    assert re.findall(r"^  ([a-z]+) +\S", shown, re.MULTILINE) == list(VERBS)
 
 
 def test_help_of_a_verb_is_that_of_its_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,14 +98,20 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
         (["train", "--ledge"], "no option '--ledge'; settings are written without dashes: ledge=VALUE"),
         (["export", "b0/1", "--format", "onnx"], "no option '--format'; did you mean --onnx?"),
-        (["train", "--why", "x"], "effnet train has no option --why, which belongs to effnet promote, rollback"),
+        (
+            ["train", "--why", "x"],
+            "effnet train has no option --why, which belongs to effnet config, promote, rollback",
+        ),
         (
             ["train", "--model", "b3", "--data=digits", "recipe.epoch=3"],
             "no option '--model'; settings are written without dashes: model=b3; "
             "no option '--data=digits'; settings are written without dashes: data=digits; "
             "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? ",
         ),
-        (["train", "model=b9", "--why", "x"], "effnet train has no option --why, which belongs to effnet promote, "),
+        (
+            ["train", "model=b9", "--why", "x"],
+            "effnet train has no option --why, which belongs to effnet config, promote, ",
+        ),
         (["promote", "b0/2", "data=x"], "effnet promote needs --why TEXT: reason, for the record; no data named 'x'; "),
         (["train", "epochs=3"], "no setting named 'epochs'; did you mean 'recipe.epochs'? "),
         (

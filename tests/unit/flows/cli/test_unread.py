@@ -23,8 +23,9 @@ def test_every_verb_with_a_flow_has_its_row() -> None:
 @pytest.mark.parametrize("verb", READ_BY)
 def test_what_the_help_of_a_verb_shows_is_read(verb: str) -> None:
     """The settings in its text, but for those of every verb."""
-    own = VERBS[verb].details.partition("\nthen: ")[0]  # what follows is another command
-    shown = re.findall(r"(?<![\w.])([a-z_@]+(?:\.[a-z_]+)*)=", own)
+    row = VERBS[verb]
+    own = [*row.settings, *row.settings.values(), *row.notes, *(e for e in row.examples if e.startswith(f"{verb} "))]
+    shown = re.findall(r"(?<![\w.])([a-z_@]+(?:\.[a-z_]+)*)=", "\n".join(own))
     assert list_unread(verb, [f"{key}=x" for key in shown]) == []
 
 

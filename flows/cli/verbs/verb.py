@@ -1,4 +1,4 @@
-"""What describes a verb of the command line: a row of ``verbs.py``."""
+"""What describes a verb of the command line: a row of the tables beside this file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ class Verb:
     """One verb of the command line.
 
     Attributes:
-        summary: One line for ``effnet --help``.
-        details: Settings and effects for ``effnet VERB --help``.
+        summary: What it does, in one line of a terminal of 80 columns.
+        examples: Commands without ``effnet``, for ``effnet VERB --help``.
+        settings: Its most used settings, as they are typed, and what they mean.
+        notes: What else its user has to know, a paragraph each.
+        shared_settings: Whether its help also has the settings of every command (``help.SHARED``).
         flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
         call: Module and name of the function of a verb without a flow; it takes a ``Command``.
         json: Whether the function can print its result as JSON, as all flows do.
@@ -27,7 +30,10 @@ class Verb:
     """
 
     summary: str
-    details: str
+    examples: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    shared_settings: bool = True
     flow: str = ""
     call: str = ""
     json: bool = False
