@@ -49,7 +49,7 @@ def describe(verb: Verb) -> str:
 
 
 def describe_settings(verb: Verb, width: int) -> str:
-    """The settings of a verb for the page of its deployment, without those that the worker has, in ``width`` columns."""
+    """The settings of a verb for the page of its deployment, without those of the worker, in ``width`` columns."""
     profile = {key: meaning for key, meaning in SHARED.items() if key.startswith("profile=")}
     return "\n".join(_columns(profile | dict(verb.settings), _KEYS, width))
 
