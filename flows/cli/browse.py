@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN_RUNS = 30
 SLURM_LOGS = "slurm-*.txt"  # on this machine or, of a failed job, in its run folder
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")  # SHA-256
+_FRACTION = re.compile(r"-?\d+\.\d+")
 PROVENANCE = ("mlflow.source.git.commit", "data_manifest_sha256", "job_uri", "profile", "role")
 
 
@@ -161,7 +164,10 @@ def diff(command: Command) -> int:
     if command.json:
         print(json.dumps(sections, indent=2))
         return 0
-    rows = [(key, *values) for section in sections.values() for key, values in section.items()]
+    rows: list[tuple[str, ...]] = []
+    for title, section in sections.items():
+        rows += [(title, "", "")] if section else []
+        rows += [(f"  {key}", *_readable(*values)) for key, values in section.items()]
     if rows:
         show_table(["", first_title, second_title], rows)
     else:
@@ -196,6 +202,15 @@ def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[st
     keys = sorted({*first, *second})
     both = {key: (first.get(key, "-"), second.get(key, "-")) for key in keys}
     return {key: values for key, values in both.items() if values[0] != values[1]}
+
+
+def _readable(first: str, second: str) -> tuple[str, str]:
+    """Two values with digests of 12 places and numbers of four, unless they would be equal then."""
+    short = tuple(
+        f"{float(value):.4g}" if _FRACTION.fullmatch(value) else _DIGEST.sub(lambda found: f"{found[0][:12]}…", value)
+        for value in (first, second)
+    )
+    return (short[0], short[1]) if short[0] != short[1] else (first, second)
 
 
 def _cell(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ def manage(command: Command) -> int:
         return _test_alerts(command)
     connect(command, "prefect")
     api = prefect_api.from_environment(os.environ)
+    if "show" in switches:
+        return _show_nights(command, api)
     schedule = schedules.read(api)
     if "schedule" in options:
         overrides = configure.settings_of_worker_runs(command.overrides) or schedule.overrides
@@ -45,10 +48,20 @@ def manage(command: Command) -> int:
     elif "pause" in switches:
         schedule = replace(schedule, active=False)
         schedules.write(api, schedule)
-    upcoming = [time.isoformat(" ", "minutes") for time in schedules.upcoming(api)]
-    last, fault = _read_last(command, schedule) if "show" in switches else ({}, "")
-    _show(command, schedule, upcoming, last, fault)
+    _show(command, schedule, _read_upcoming(api), {}, "")
     return 0
+
+
+def _show_nights(command: Command, api: prefect_api.PrefectApi) -> int:
+    """Prints the schedule, if there is one, and the last nights, which cron may have started."""
+    schedule = schedules.find(api)
+    last, fault = _read_last(command, schedule.overrides if schedule else ())
+    _show(command, schedule, _read_upcoming(api) if schedule else [], last, fault)
+    return 0
+
+
+def _read_upcoming(api: prefect_api.PrefectApi) -> list[str]:
+    return [time.isoformat(" ", "minutes") for time in schedules.upcoming(api)]
 
 
 def _test_alerts(command: Command) -> int:
@@ -115,11 +128,11 @@ def _check(cron: str, timezone: str | None) -> None:
         raise ConfigError(f"--schedule {cron!r}: no year has such a day, so that no night would start") from error
 
 
-def _read_last(command: Command, schedule: schedules.Schedule) -> tuple[dict[str, dict[str, str]] | None, str]:
+def _read_last(command: Command, scheduled: Sequence[str]) -> tuple[dict[str, dict[str, str]] | None, str]:
     """The last night of each line: its date, outcome and reason; None, and why, if they cannot be read."""
     from tasks.nights import history
 
-    words = [word for word in (*schedule.overrides, *command.overrides) if word.startswith("storage=")]
+    words = [word for word in (*scheduled, *command.overrides) if word.startswith("storage=")]
     storage = words[-1].partition("=")[2] if words else command.config.storage
     services = command.config.services
     try:
@@ -136,23 +149,28 @@ def _read_last(command: Command, schedule: schedules.Schedule) -> tuple[dict[str
 
 def _show(
     command: Command,
-    schedule: schedules.Schedule,
+    schedule: schedules.Schedule | None,
     upcoming: list[str],
     last: dict[str, dict[str, str]] | None,
     fault: str,
 ) -> None:
     if command.json:
         nights = {"upcoming": upcoming, "last": last, **({"last_unknown": fault} if fault else {})}
-        print(json.dumps(asdict(schedule) | nights, indent=2))
+        absent = {"cron": None, "timezone": None, "active": False, "overrides": []}
+        print(json.dumps((asdict(schedule) if schedule else absent) | nights, indent=2))
         return
     if last is None:
         show(f"last       unknown: {fault}")
-    show(f"schedule   {schedule.cron} {schedule.timezone}{'' if schedule.active else ' (paused)'}")
-    show(f"settings   {' '.join(schedule.overrides) or 'those of effnet up'}")
-    show(f"next       {', '.join(upcoming) or 'none'}")
+    if schedule is None:
+        show("schedule   none: Prefect has no deployment 'nightly' with one; `effnet up` registers it")
+    else:
+        show(f"schedule   {schedule.cron} {schedule.timezone}{'' if schedule.active else ' (paused)'}")
+        show(f"settings   {' '.join(schedule.overrides) or 'those of effnet up'}")
+        show(f"next       {', '.join(upcoming) or 'none'}")
     for line, night in (last or {}).items():
-        begins = night["verdict"].startswith(night["outcome"])  # "skipped: no new data"
-        said = night["verdict"] if begins else f"{night['outcome']}: {night['verdict']}"
+        verdict, outcome = night["verdict"], night["outcome"]
+        has_it = verdict.startswith(outcome) or verdict.endswith(f": {outcome}")  # "skipped: no new data"
+        said = verdict if has_it else f"{outcome}: {verdict}"
         show(f"last       {line} {night['date']} {said}")
-    if stack.status(command.run_dir, command.config.services)["worker"] == "not running":
+    if schedule and stack.status(command.run_dir, command.config.services)["worker"] == "not running":
         show("worker     not running: nights start only while Prefect and its worker run (effnet up)")

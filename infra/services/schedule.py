@@ -45,6 +45,16 @@ def read(api: PrefectApi) -> Schedule:
     return _to_schedule(_deployment(api))
 
 
+def find(api: PrefectApi) -> Schedule | None:
+    """Returns the schedule, or None if the server has no deployment ``nightly`` with one.
+
+    Raises:
+        TransientError: The server does not answer.
+    """
+    deployment = _find_deployment(api)
+    return None if deployment is None else _to_schedule(deployment)
+
+
 def write(api: PrefectApi, schedule: Schedule) -> None:
     """Sets schedule and settings of the nights; nights that are planned already are planned anew.
 
@@ -88,11 +98,14 @@ def upcoming(api: PrefectApi) -> list[datetime]:
 
 
 def _deployment(api: PrefectApi) -> dict[str, Any]:
-    status, deployment = request(api, "GET", DEPLOYMENT, known=(404,))
-    if status == 404 or not deployment.get("schedules"):
+    if (deployment := _find_deployment(api)) is None:
         raise ConfigError(f"Prefect at {api.url} has no scheduled deployment 'nightly'; `effnet up` registers it")
-    entry: dict[str, Any] = deployment
-    return entry
+    return deployment
+
+
+def _find_deployment(api: PrefectApi) -> dict[str, Any] | None:
+    status, deployment = request(api, "GET", DEPLOYMENT, known=(404,))
+    return None if status == 404 or not deployment.get("schedules") else deployment
 
 
 def _to_schedule(deployment: dict[str, Any]) -> Schedule:

@@ -28,3 +28,20 @@ def test_of_several_attempts_on_slurm_the_newest_log_is_printed(
     overrides = [f"run_dir={tmp_path}/runs"]
     assert browse.logs(Command("logs", ("train-x-1",), overrides, compose.compose(overrides))) == 0
     assert capsys.readouterr().out == "second\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (("a" * 64, "b" * 64), (f"{'a' * 12}…", f"{'b' * 12}…")),
+        ((f"s3://x/{'0' * 63}1", f"s3://x/{'0' * 63}2"), (f"s3://x/{'0' * 63}1", f"s3://x/{'0' * 63}2")),
+        (("66.2921", "55.0562"), ("66.29", "55.06")),
+        (("66.29211", "66.29212"), ("66.29211", "66.29212")),
+        (("0.00786033", "-"), ("0.00786", "-")),
+        (("312500", "1.2.0"), ("312500", "1.2.0")),
+    ],
+)
+def test_digests_and_numbers_of_a_comparison_are_short_while_they_differ(
+    values: tuple[str, str], shown: tuple[str, str]
+) -> None:
+    assert browse._readable(*values) == shown

@@ -51,8 +51,8 @@ def test_the_last_nights_are_read_from_the_storage_that_the_schedule_sets(
     store.write(f"file://{tmp_path}/a/nights/b3-pets/2026-11-29.json", b"damaged")
     plan = schedules.Schedule("0 3 * * *", "UTC", True, (f"storage=file://{tmp_path}/a",))
     tied = {"b0-pets": {"date": "2026-11-29", "outcome": "tied", "verdict": "why"}}
-    assert schedule._read_last(command(tmp_path), plan) == (tied, "")
-    last, _ = schedule._read_last(command(tmp_path, f"storage=file://{tmp_path}/b"), plan)
+    assert schedule._read_last(command(tmp_path), plan.overrides) == (tied, "")
+    last, _ = schedule._read_last(command(tmp_path, f"storage=file://{tmp_path}/b"), plan.overrides)
     assert last is not None
     assert last["b0-pets"]["outcome"] == "promoted", "a word of the command has precedence"
 
@@ -63,7 +63,7 @@ def test_the_last_nights_of_another_server_need_its_object_store(
 ) -> None:
     plan = schedules.Schedule("0 3 * * *", "UTC", True)
     shown = command(tmp_path, "services.prefect=https://prefect.example/api", as_json=as_json)
-    last, fault = schedule._read_last(shown, plan)
+    last, fault = schedule._read_last(shown, plan.overrides)
     assert (last, fault.endswith("give services.s3=URL too")) == (None, True)
     schedule._show(shown, plan, [], last, fault)
     output = capsys.readouterr().out
@@ -73,17 +73,41 @@ def test_the_last_nights_of_another_server_need_its_object_store(
         assert f"last       unknown: {fault}\n" in output
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_nights_without_a_schedule_are_shown_since_cron_may_have_started_them(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(schedule, "connect", lambda *_: {})
+    monkeypatch.setattr(schedules, "request", lambda *_, **__: (404, {"detail": "Deployment not found"}))
+    storage = f"file://{tmp_path}/store"
+    store.write_json(f"{storage}/nights/b0-pets/2026-11-29.json", {"outcome": "promoted", "verdict": "why"})
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    shown = replace(command(tmp_path, f"storage={storage}", as_json=as_json), switches=frozenset({"show"}))
+    assert schedule.manage(shown) == 0
+    output = capsys.readouterr().out
+    if as_json:
+        assert json.loads(output)["last"]["b0-pets"]["outcome"] == "promoted"
+        assert json.loads(output)["cron"] is None
+    else:
+        assert output.splitlines() == [
+            "schedule   none: Prefect has no deployment 'nightly' with one; `effnet up` registers it",
+            "last       b0-pets 2026-11-29 promoted: why",
+        ]
+
+
 def test_the_outcome_of_a_night_is_said_once_where_its_verdict_begins_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nights = {
         "a": {"date": "2026-11-29", "outcome": "skipped", "verdict": "skipped: no new data"},
         "b": {"date": "2026-11-29", "outcome": "refused", "verdict": "PSI 0.31"},
+        "c": {"date": "2026-11-29", "outcome": "promoted", "verdict": "difference +11.24: promoted"},
     }
     schedule._show(command(tmp_path), schedules.Schedule("0 3 * * *", "UTC", True), [], nights, "")
     lines = capsys.readouterr().out.splitlines()
     assert "last       a 2026-11-29 skipped: no new data" in lines
     assert "last       b 2026-11-29 refused: PSI 0.31" in lines
+    assert "last       c 2026-11-29 difference +11.24: promoted" in lines
 
 
 @pytest.fixture
