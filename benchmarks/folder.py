@@ -20,6 +20,7 @@ from PIL import Image
 from benchmarks import harness
 from conf import compose, schema
 from models.data.shards import contents, layout
+from models.data.sources.files import walk
 
 IMAGES, CLASSES, NEW, KINDS = 50_000, 50, 100, 200
 
@@ -36,7 +37,7 @@ def main() -> None:
         _write(images, bodies, 0, IMAGES)
         data = compose.compose(["data=folder", f"data.path={images}", "data.name=bench"]).data
         for number in range(options.n):
-            time.sleep(contents.RECENT_S + 1)  # what was written just now is read again
+            time.sleep(walk.RECENT_S + 1)  # what was written just now is read again
             contents.forget(f"{storage}/data/{data.name}")
             times["first"].append(_plan(data, storage))
             times["unchanged"].append(_plan(data, storage))

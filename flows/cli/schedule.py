@@ -156,7 +156,7 @@ def _show(
 ) -> None:
     if command.json:
         nights = {"upcoming": upcoming, "last": last, **({"last_unknown": fault} if fault else {})}
-        absent = {"cron": None, "timezone": None, "active": False, "overrides": []}
+        absent: dict[str, object] = {"cron": None, "timezone": None, "active": False, "overrides": []}
         print(json.dumps((asdict(schedule) if schedule else absent) | nights, indent=2))
         return
     if last is None:

@@ -19,7 +19,8 @@ _USER_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIS
 _PARTIAL = ".partial"
 
 
-def _translate_error(error: OSError, path: Path) -> EffnetError:
+def translate(error: OSError, path: Path) -> EffnetError:
+    """Returns the error of the kinds that ``errors`` raises for what the system reports about ``path``."""
     if error.errno in _DISK_FULL:
         return ConfigError(f"disk full: {path} cannot be written ({error.strerror}); free some space")
     if error.errno == errno.ENOENT:
@@ -41,7 +42,7 @@ def errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _translate_error(error, path) from error
+        raise translate(error, path) from error
 
 
 def make_private(folder: Path) -> None:
@@ -126,7 +127,7 @@ def _open_partial(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     except OSError as error:
         # The caller's block runs here too: only a full disk is certainly about this file.
         if error.errno in _DISK_FULL:
-            raise _translate_error(error, path) from error
+            raise translate(error, path) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -177,7 +178,7 @@ def write_if_absent(path: Path, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
-            raise _translate_error(error, path) from error
+            raise translate(error, path) from error
         with errors(path):
             _sync_folder(path.parent)
         return True

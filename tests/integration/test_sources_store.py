@@ -15,9 +15,9 @@ from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError
 from infra.store import client as s3
-from models.data.shards import contents, layout
+from models.data.shards import layout
 from models.data.sources.catalog import open_source
-from models.data.sources.files import archive, container
+from models.data.sources.files import archive, container, walk
 from models.data.sources.index import load, save
 
 pytestmark = pytest.mark.services
@@ -183,7 +183,7 @@ def test_of_a_folder_in_the_store_only_new_and_changed_objects_are_read(
     store.ensure_root(root)
     for number in range(30):
         store.write(f"{root}/{('ant', 'bee')[number % 2]}/{number}.jpg", photo(number))
-    monkeypatch.setattr(contents, "RECENT_S", 0.0)
+    monkeypatch.setattr(walk, "RECENT_S", 0.0)
     reads: list[str] = []
     real = store.read_range
 

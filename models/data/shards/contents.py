@@ -1,20 +1,14 @@
 """Digests of images that earlier commands have read, so that of a large folder only new and changed files are read.
 
-``STORAGE/data/NAME/contents/PLACE.npz`` has the digest of each file below one ``data.path``, with the stamp of the
-file when it was read: size and times, at an object store size, time and ETag. The stamp of a local file includes the
-time at which its status changed last (ctime), which no program sets back. A file that was written shortly before it
-was read has no entry, because another write in the same tick of the clock would leave its stamp as it is. An image
-whose content is another one than its digest says is refused when its shard is written, and the table is deleted
-(``forget``).
+``STORAGE/data/NAME/contents/PLACE.npz`` has the digest of each file below one ``data.path``, with the stamp that the
+file had when it was listed (``models/data/sources/files/walk.py``); a file without a stamp has no entry. An image whose
+content is another one than its digest says is refused when its shard is written, and the table is deleted (``forget``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +17,10 @@ from conf.text import logger
 from infra import store
 from infra.errors import NotFoundError
 from models.data.sources import index, listing
-from models.data.sources.files.container import join_parts
 from models.data.sources.files.reader import OWN_FILE, Reader
-from models.data.sources.listing import Source, content_digest
+from models.data.sources.listing import Source
 
 FORMAT = "effnet-contents/1"
-RECENT_S = 3.0  # FAT stores times to two seconds, object stores to one
-_NO_STAMP = 0
-_LOOKUPS_AT_ONCE = 16
-_BLOCK = 500  # files that a thread looks up at a time
 log = logger()
 
 
@@ -47,14 +36,13 @@ def add_contents(source: Source, folder: str) -> Source:
         TransientError: An object store does not respond.
     """
     reader = source.read
-    if not isinstance(reader, Reader) or len(reader.paths) == 0 or np.any(reader.container != OWN_FILE):
+    if not isinstance(reader, Reader) or len(reader.stamps) == 0 or np.any(reader.container != OWN_FILE):
         return listing.with_content(source)
     uri = store.join(_folder_of(folder), f"{hashlib.sha256(reader.root.encode()).hexdigest()[:16]}.npz")
-    stamps = _read_stamps(reader)  # before the images: what is written meanwhile has another stamp
-    known = _look_up(_load(uri), reader.paths, stamps)
+    known = _look_up(_load(uri), reader.paths, reader.stamps)
     whole = listing.with_content(source, known)
-    if whole.content is not None and len(known) < np.count_nonzero(stamps):
-        _save(uri, reader.paths, stamps, whole.content)
+    if whole.content is not None and len(known) < np.count_nonzero(reader.stamps):
+        _save(uri, reader.paths, reader.stamps, whole.content)
     return whole
 
 
@@ -66,42 +54,6 @@ def forget(folder: str) -> None:
 
 def _folder_of(folder: str) -> str:
     return store.join(folder, "contents")
-
-
-def _read_stamps(reader: Reader) -> NDArray[np.uint64]:
-    """Returns the stamp of each file; ``_NO_STAMP`` of one that has changed lately, or is not there."""
-    recent = time.time() - RECENT_S
-    if reader.root.startswith("s3://"):
-        by_uri = {
-            entry.uri: _NO_STAMP if entry.modified > recent else _stamp(entry.size, entry.modified, entry.etag)
-            for entry in store.list_entries(reader.root)
-        }
-        uris = (join_parts(reader.root, os.fsdecode(path)) for path in reader.paths.tolist())
-        return np.fromiter((by_uri.get(uri, _NO_STAMP) for uri in uris), "<u8", len(reader.paths))
-
-    root = os.fsencode(reader.root)
-
-    def of_files(paths: list[bytes]) -> list[int]:
-        return [_stamp_file(os.path.join(root, path), recent) for path in paths]  # noqa: PTH118 - a million of them
-
-    paths = reader.paths.tolist()
-    blocks = (paths[first : first + _BLOCK] for first in range(0, len(paths), _BLOCK))
-    with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:  # a file server answers each after a while
-        return np.array([stamp for stamps in pool.map(of_files, blocks) for stamp in stamps], "<u8")
-
-
-def _stamp_file(path: bytes, recent: float) -> int:
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError:  # reported when it is read
-        return _NO_STAMP
-    if max(status.st_mtime, status.st_ctime) > recent:
-        return _NO_STAMP
-    return _stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-def _stamp(*facts: object) -> int:
-    return content_digest(repr(facts).encode()) | 1
 
 
 def _look_up(

@@ -32,6 +32,7 @@ PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
 MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
 NAMED = 5  # maximum of missing items that a message names
 _READS_AT_ONCE = 16
+_BLOCK = 64  # images that a thread reads at a time: a million futures would take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,10 @@ def with_content(source: Source, known: Mapping[int, int] | None = None) -> Sour
 
     digests = dict(known or {})
     unknown = [index for index in range(len(source.labels)) if index not in digests]
+    blocks = [unknown[first : first + _BLOCK] for first in range(0, len(unknown), _BLOCK)]
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        digests.update(zip(unknown, pool.map(digest, unknown), strict=True))
+        for block, found in zip(blocks, pool.map(lambda block: list(map(digest, block)), blocks), strict=True):
+            digests.update(zip(block, found, strict=True))
     content = np.fromiter((digests[index] for index in range(len(source.labels))), "<u8", len(source.labels))
     whole = hashlib.sha256(source.digest.encode() + content.tobytes()).hexdigest()
     return replace(source, content=content, digest=whole)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +23,15 @@ from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
 from models.data.sources.files import decompress, tar
 from models.data.sources.files.container import Container, join_parts, locate
-from models.data.sources.files.hidden import HIDDEN, PREFIXES, is_of_system, why_hidden
+from models.data.sources.files.hidden import HIDDEN, why_hidden
 from models.data.sources.files.reader import OWN_FILE, Reader, open_member
+from models.data.sources.files.walk import Entry, walk_local, walk_own, walk_own_remote, walk_remote
 
 ARCHIVES = (".tar", *decompress.COMPRESSED)
 _SCAN_THREADS = 8  # concurrent requests hide the latency of a cold disk or an object store
 _OUTER_BYTES = 2**16  # the headers of a tar of tars are a hundred megabytes apart
-_MAX_DEPTH = 8  # of official sets
-_MAX_OWN_DEPTH = 64  # of a user's own; only a link to a folder above itself is deeper
 _SHOWN = 200  # characters of a path in a message
 _PART = re.compile(r"\.(?:\d{3}|(?:part)?a[a-z]|part\d+)$", re.IGNORECASE)  # as 7-Zip, split and rar name them
-ANNEX = "links of git-annex to images that are not here (git annex get fetches them)"
-EMPTY_FOLDER, TOO_DEEP = "empty folders", f"folders more than {_MAX_OWN_DEPTH} levels deep"
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Files:
         container: ``[N]``, index into ``containers``, or ``OWN_FILE`` for the file ``root/name``.
         offsets: ``[N]``, first byte of the file in its container.
         sizes: ``[N]``, number of bytes.
+        stamps: ``[N]`` uint64, stamps of loose files (``walk.py``); may be empty if there are none.
         skipped: Name and reason of each entry that is not listed, where a user's own folder or archive was opened; the
             names of folders end with ``/``.
     """
@@ -58,6 +56,7 @@ class Files:
     container: NDArray[np.int32]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    stamps: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     skipped: tuple[tuple[str, str], ...] = ()
 
     def find(self, name: str) -> int | None:
@@ -95,8 +94,15 @@ class Files:
         container = self.container[index]
         has_loose = np.any(container == OWN_FILE)
         paths = [os.fsencode(self.names[row]) for row in index.tolist()] if has_loose else []
+        stamps = self.stamps[index] if len(self.stamps) else self.stamps
         return Reader(
-            self.root, self.containers, container, self.offsets[index], self.sizes[index], np.array(paths, np.bytes_)
+            self.root,
+            self.containers,
+            container,
+            self.offsets[index],
+            self.sizes[index],
+            np.array(paths, np.bytes_),
+            stamps,
         )
 
 
@@ -120,7 +126,7 @@ def open_files(path: str, names: Sequence[str]) -> Files:
         parts = [archive(root, name) for name in archives if store.exists(join_parts(root, name))]
         if parts:  # a bucket with the archives may contain unrelated objects
             parts += [
-                _loose(root, [(name, size)])
+                _loose(root, [Entry(name, size)])
                 for name in names
                 if name not in archives and (size := _size(join_parts(root, name))) >= 0
             ]
@@ -131,7 +137,7 @@ def open_files(path: str, names: Sequence[str]) -> Files:
             if not Path(root).is_dir():
                 raise _no_data_error(root)
         present = [name for name in archives if (Path(root) / name).is_file()]
-        entries = [entry for entry in _walk_local(Path(root)) if entry[0] not in archives]
+        entries = [entry for entry in walk_local(Path(root)) if entry.name not in archives]
         parts = [*(archive(root, name) for name in present), _loose(root, entries)]
     if not any(part.names for part in parts):
         raise ConfigError(
@@ -201,11 +207,17 @@ def list_members(root: str, name: str, prefix: str, members: Sequence[tar.Member
     )
 
 
-def _loose(root: str, entries: Sequence[tuple[str, int]]) -> Files:
+def _loose(root: str, entries: Sequence[Entry]) -> Files:
     count = len(entries)
-    sizes = np.array([size for _, size in entries], np.int64)
-    containers = np.full(count, OWN_FILE, np.int32)
-    return Files(root, (), [name for name, _ in entries], containers, np.zeros(count, np.int64), sizes)
+    return Files(
+        root,
+        (),
+        [entry.name for entry in entries],
+        np.full(count, OWN_FILE, np.int32),
+        np.zeros(count, np.int64),
+        np.array([entry.size for entry in entries], np.int64),
+        np.array([entry.stamp for entry in entries], np.uint64),
+    )
 
 
 def _size(location: str) -> int:
@@ -215,79 +227,9 @@ def _size(location: str) -> int:
         return -1
 
 
-def _walk_local(root: Path, below: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:
-    """Yields name and size of the files below a local folder, sorted, without hidden ones; follows links."""
-    with files.errors(root / below):
-        entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith(PREFIXES):
-            continue
-        name = f"{below}{entry.name}"
-        if entry.is_file():
-            yield name, entry.stat().st_size
-        elif entry.is_dir() and depth < _MAX_DEPTH:
-            yield from _walk_local(root, f"{name}/", depth + 1)
-
-
-def _walk_own(
-    root: Path, skipped: list[tuple[str, str]], below: str = "", above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[str, int]]:
-    """Yields name and size of the files below a local folder, sorted; adds what is no file to ``skipped``.
-
-    Args:
-        root: The folder.
-        skipped: List that receives name and reason of the folders of systems, dead links, sockets and empty folders.
-        below: Part of the folder, which ends with ``/``.
-        above: Device and inode of the folders that contain this part, to recognize a link to one of them.
-    """
-    with files.errors(root / below):
-        status = (root / below).stat()
-        entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
-    identity = (status.st_dev, status.st_ino)
-    if identity in above or len(above) > _MAX_OWN_DEPTH:
-        skipped.append((below, tar.DEAD_LINK if identity in above else TOO_DEEP))
-        return
-    if below and not entries:
-        skipped.append((below, EMPTY_FOLDER))
-    for entry in entries:
-        name = f"{below}{entry.name}"
-        with files.errors(root / name):
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-            if is_folder and is_of_system(entry.name):
-                skipped.append((f"{name}/", HIDDEN))
-            elif is_file:
-                yield name, entry.stat().st_size
-            elif not is_folder:
-                skipped.append((name, _why_no_file(entry)))
-        if is_folder and not is_of_system(entry.name):
-            yield from _walk_own(root, skipped, f"{name}/", (*above, identity))
-
-
-def _why_no_file(entry: os.DirEntry[str]) -> str:
-    if not entry.is_symlink():
-        return tar.NO_FILE
-    return ANNEX if "annex/objects/" in str(Path(entry.path).readlink()) else tar.DEAD_LINK
-
-
-def _walk_remote(root: str) -> Iterator[tuple[str, int]]:
-    """Yields name and size of the objects below an ``s3://`` folder, as ``_walk_local`` does for a local folder."""
-    for name, size in _list_objects(root):
-        parts = name.split("/")
-        if len(parts) <= _MAX_DEPTH + 1 and not any(one.startswith(PREFIXES) for one in parts):
-            yield name, size
-
-
-def _list_objects(root: str) -> Iterator[tuple[str, int]]:
-    """Yields name and size of the objects below an ``s3://`` folder, without those that represent folders."""
-    for uri, size in store.list_sizes(root):
-        name = uri.removeprefix(f"{root}/")
-        if all(name.split("/")):  # some tools create objects whose name ends in a slash
-            yield name, size
-
-
 def walk_folder(root: str) -> Files:
     """Lists the files below a folder, local or in an object store, without hidden ones."""
-    return _loose(root, list(_walk_remote(root) if root.startswith("s3://") else _walk_local(Path(root))))
+    return _loose(root, list(walk_remote(root) if root.startswith("s3://") else walk_local(Path(root))))
 
 
 def open_own(root: str) -> Files:
@@ -306,9 +248,9 @@ def open_own(root: str) -> Files:
             raise DataError(f"{error}{_describe_parts(root)}") from error
         listed, skipped = list_members(root, "", "", members), list(others)
     elif remote:
-        listed = _loose(root, list(_list_objects(root)))
+        listed = _loose(root, list(walk_own_remote(root)))
     elif Path(root).is_dir():
-        listed = _loose(root, list(_walk_own(Path(root), skipped)))
+        listed = _loose(root, list(walk_own(Path(root), skipped)))
     else:
         raise _no_data_error(root)
     hidden = {name: reason for name in listed.names if (reason := why_hidden(name))}
@@ -353,5 +295,10 @@ def _is_archive(root: str) -> bool:
 def _select(listed: Files, kept: NDArray[np.bool_]) -> Files:
     names = [name for name, is_kept in zip(listed.names, kept.tolist(), strict=True) if is_kept]
     return dataclasses.replace(
-        listed, names=names, container=listed.container[kept], offsets=listed.offsets[kept], sizes=listed.sizes[kept]
+        listed,
+        names=names,
+        container=listed.container[kept],
+        offsets=listed.offsets[kept],
+        sizes=listed.sizes[kept],
+        stamps=listed.stamps[kept] if len(listed.stamps) else listed.stamps,
     )

@@ -35,6 +35,7 @@ class Reader:
         offsets: ``[N]``, first byte in the container or file.
         sizes: ``[N]``, number of bytes.
         paths: ``[N]``, file below ``root`` where ``container`` is ``OWN_FILE``; may be empty if it never is.
+        stamps: ``[N]``, stamp of the file, as of ``Files``; may be empty.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Reader:
         offsets: NDArray[np.int64],
         sizes: NDArray[np.int64],
         paths: NDArray[np.bytes_],
+        stamps: NDArray[np.uint64] | None = None,
     ) -> None:
         self.root = root
         self.containers = containers
@@ -52,13 +54,17 @@ class Reader:
         self.offsets = offsets
         self.sizes = sizes
         self.paths = paths
+        self.stamps = np.zeros(0, np.uint64) if stamps is None else stamps
         self._opened: dict[int, Container] = {}
         self._lock = threading.Lock()
 
     def select(self, rows: NDArray[np.int64]) -> Reader:
         """Returns a reader of some of the files, in this order."""
         paths = self.paths[rows] if len(self.paths) else self.paths
-        return Reader(self.root, self.containers, self.container[rows], self.offsets[rows], self.sizes[rows], paths)
+        stamps = self.stamps[rows] if len(self.stamps) else self.stamps
+        return Reader(
+            self.root, self.containers, self.container[rows], self.offsets[rows], self.sizes[rows], paths, stamps
+        )
 
     def __call__(self, index: int) -> bytes:
         """Returns the bytes of file ``index``.

@@ -15,7 +15,7 @@ from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import listing, splits
 from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
-from models.data.sources.files import archive, hidden
+from models.data.sources.files import hidden, walk
 from models.data.sources.files.archive import ARCHIVES
 from models.data.sources.files.container import locate
 from models.data.sources.files.image_format import OTHER_LFS, UNKNOWN, describe_files
@@ -300,7 +300,7 @@ def _count_others(tree: Tree, entries: Listing, unused: Unused, parts: Collectio
         elif not name.startswith(tree.top):
             unused.add(f"images outside {tree.top}", name)
     for name, reason in tree.files.skipped:
-        could_be = reason not in (hidden.HIDDEN, archive.EMPTY_FOLDER)
+        could_be = reason not in (hidden.HIDDEN, walk.EMPTY_FOLDER)
         unused.add(reason, name, could_be_sample=could_be)
     used = set(entries.labels)
     for label, name in enumerate(entries.classes):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import PurePath
 
 from models.data.sources import splits
-from models.data.sources.files import archive
+from models.data.sources.files import walk
 from models.data.sources.files.archive import ARCHIVES, Files
 from models.data.sources.tables.reading import MAX_BYTES
 from models.data.sources.unused import LOST_SHARE, Unused
@@ -44,7 +44,7 @@ def count_archives(files: Files, archives: Sequence[str], places: Collection[str
         places: Folders in which the folders of classes are, which end with ``/``; the empty string for the top.
         unused: What receives the archives.
     """
-    empty = {name for name, why in files.skipped if why == archive.EMPTY_FOLDER}
+    empty = {name for name, why in files.skipped if why == walk.EMPTY_FOLDER}
     folders = {
         name.rsplit("/", up)[0].casefold() for name in {*files.names, *empty} for up in range(1, name.count("/") + 1)
     }

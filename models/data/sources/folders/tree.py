@@ -13,7 +13,7 @@ import numpy as np
 from conf import schema
 from infra.errors import ConfigError
 from models.data.sources import splits
-from models.data.sources.files import archive
+from models.data.sources.files import archive, walk
 from models.data.sources.files.archive import Files
 from models.data.sources.files.image_format import (
     CONVERTIBLE,
@@ -108,7 +108,7 @@ def open_tree(root: str, data: schema.Data) -> Tree:
         for name in (name.removeprefix(top) for name in pictures or images if name.startswith(top))
         for up in range(1, name.count("/") + 1)
     }
-    empty = {name[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
+    empty = {name[:-1] for name, why in files.skipped if why == walk.EMPTY_FOLDER}
     _refuse_empty_train(root, top, empty)
     empty = {name.removeprefix(top) for name in empty if name.startswith(top)}
     return Tree(files, below, formats, frozenset(folders | empty), top, excluded)

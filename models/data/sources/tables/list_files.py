@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from conf.text import list_some
 from models.data.sources.files.archive import ARCHIVES, Files
 from models.data.sources.files.image_format import HEAD_BYTES, IMAGE_SUFFIXES, TEXT, identify_format
@@ -51,11 +53,13 @@ def may_list(files: Files, row: int, count: int) -> bool:
     """Whether a file is a text that is large enough to name a part of so many images, by its name and size."""
     path = files.names[row]
     name = path.rpartition("/")[2].lower()
+    if name.endswith(IMAGE_SUFFIXES):
+        return False
     if name.endswith(MATLAB):  # which are compressed
         return bool(files.sizes[row] <= MAX_BYTES)
     if not _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES or is_of_predictions(path.rpartition("/")[2]):
         return False
-    is_other = name.endswith((*IMAGE_SUFFIXES, *ARCHIVES, *_UNREAD)) and not name.endswith((*TABLES, *_YAML))
+    is_other = name.endswith((*ARCHIVES, *_UNREAD)) and not name.endswith((*TABLES, *_YAML))
     return name.endswith(TABLES) or (not is_other and split_of(read_name(path)[1], both="both") is not None)
 
 
@@ -81,11 +85,8 @@ def find_lists(files: Files, index: Index, count: int) -> Iterator[tuple[str, st
 
 def describe_unread(files: Files, images: Sequence[str]) -> str:
     """Returns a line about files that may have the splits and are not read, as ``lists/train_list.mat``."""
-    names = [
-        path
-        for row, path in enumerate(files.names)
-        if _may_divide(path) and files.sizes[row] >= _NAME_BYTES * len(images)
-    ]
+    large = np.flatnonzero(files.sizes >= _NAME_BYTES * len(images)).tolist()  # which a million images are not
+    names = [files.names[row] for row in large if _may_divide(files.names[row])]
     return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
 
 
@@ -115,8 +116,8 @@ def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:
 
 def _may_divide(path: str) -> bool:
     """Whether a file may have splits by its name: that of a split in a format that is not read, or of all splits."""
+    is_unread, is_table = path.lower().endswith(_UNREAD), path.lower().endswith(TABLES)
+    if not (is_unread or is_table):
+        return False
     stem = read_name(path)[1]
-    is_unread = path.lower().endswith(_UNREAD)
-    if not _DIVISIONS.isdisjoint(words_of(stem)) and (is_unread or path.lower().endswith(TABLES)):
-        return True
-    return is_unread and split_of(stem) is not None
+    return not _DIVISIONS.isdisjoint(words_of(stem)) or (is_unread and split_of(stem) is not None)

@@ -12,8 +12,9 @@ from growing_folder import add, shard
 from conf import schema
 from infra import store
 from infra.errors import DataError
-from models.data.shards import contents, layout
+from models.data.shards import layout
 from models.data.sources import catalog, listing
+from models.data.sources.files import walk
 from models.data.sources.files.reader import Reader
 
 
@@ -39,7 +40,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         into(self, index, target)
 
     monkeypatch.setattr(Reader, "into", record)
-    monkeypatch.setattr(contents, "RECENT_S", 0.0)
+    monkeypatch.setattr(walk, "RECENT_S", 0.0)
     return names
 
 
@@ -89,7 +90,7 @@ def test_an_image_that_is_written_again_with_its_size_and_time_is_read(
 def test_what_was_written_just_before_it_was_read_is_read_again(
     data: schema.Data, storage: str, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "RECENT_S", 3600.0)
+    monkeypatch.setattr(walk, "RECENT_S", 3600.0)
     assert len(plan(data, storage, reads)[1]) == 60
     assert len(plan(data, storage, reads)[1]) == 60
 
