@@ -8,6 +8,7 @@ from dataclasses import replace
 from prefect import flow
 
 from conf import schema
+from conf.progress import Progress
 from conf.text import logger
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
@@ -88,5 +89,11 @@ async def write_shards(data: schema.Data, plan: ShardPlan) -> ShardResult:
     """The shards of a plan: all groups in parallel, the manifest last."""
     if plan.done is not None:
         return plan.done
-    await asyncio.gather(*(write_group(data, plan.root, numbers, plan.version) for numbers in plan.groups))
+    progress = Progress(f"shards of {data.name} written", sum(map(len, plan.groups)))
+
+    async def write(numbers: list[int]) -> None:
+        await write_group(data, plan.root, numbers, plan.version)
+        progress.add(len(numbers))
+
+    await asyncio.gather(*map(write, plan.groups))
     return await write_manifest(data, plan.root, plan.version)

@@ -17,6 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.progress import Progress
 from conf.text import list_some
 from infra.errors import ConfigError, DataError
 from models.data.sources.files import archive
@@ -201,9 +202,11 @@ def with_content(source: Source, known: Mapping[int, int] | None = None) -> Sour
     digests = dict(known or {})
     unknown = [index for index in range(len(source.labels)) if index not in digests]
     blocks = [unknown[first : first + _BLOCK] for first in range(0, len(unknown), _BLOCK)]
+    progress = Progress("images read, on whose content the splits depend", len(unknown))
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
         for block, found in zip(blocks, pool.map(lambda block: list(map(digest, block)), blocks), strict=True):
             digests.update(zip(block, found, strict=True))
+            progress.add(len(block))
     content = np.fromiter((digests[index] for index in range(len(source.labels))), "<u8", len(source.labels))
     whole = hashlib.sha256(source.digest.encode() + content.tobytes()).hexdigest()
     return replace(source, content=content, digest=whole)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.progress import Progress
 from conf.text import escaped
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
@@ -189,7 +190,8 @@ def archive_of_archives(root: str, name: str, prefix: str = "") -> Files:
         ]
 
     with ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="index") as pool:
-        members = [member for inside in pool.map(inner, outer) for member in inside]
+        progress = Progress(f"tars of {where} indexed", len(outer))
+        members = [member for inside in progress.count(pool.map(inner, outer)) for member in inside]
     if len(members) > tar.MAX_MEMBERS:
         raise DataError(f"{where} contains {len(members)} files, more than {tar.MAX_MEMBERS}")
     return list_members(root, name, prefix, members)
@@ -247,10 +249,9 @@ def open_own(root: str) -> Files:
         except DataError as error:
             raise DataError(f"{error}{_describe_parts(root)}") from error
         listed, skipped = list_members(root, "", "", members), list(others)
-    elif remote:
-        listed = _loose(root, list(walk_own_remote(root)))
-    elif Path(root).is_dir():
-        listed = _loose(root, list(walk_own(Path(root), skipped)))
+    elif remote or Path(root).is_dir():
+        found = walk_own_remote(root) if remote else walk_own(Path(root), skipped)
+        listed = _loose(root, list(Progress(f"files of {root} listed").count(found)))
     else:
         raise _no_data_error(root)
     hidden = {name: reason for name in listed.names if (reason := why_hidden(name))}
