@@ -283,12 +283,16 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
 def _check_data(data: schema.Data, *, one_class: bool = False) -> None:
     """Raises as ``_check_path``, and for images of the user's own on this machine that the flow would refuse.
 
+    A large folder takes long to list: its flow does that, and refuses the rest before it writes anything.
+
     Args:
         data: Data settings.
         one_class: Whether the verb takes a set of a single class.
     """
     _check_path(data)
-    if data.source == "folder" and not str(data.path).startswith("s3://"):
+    from models.data.sources import catalog
+
+    if not str(data.path).startswith("s3://") and catalog.is_small_folder(data):
         _check_images(data, one_class=one_class)
 
 

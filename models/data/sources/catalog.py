@@ -10,6 +10,8 @@ README of fastai/imagenette (v2). Source of metrics: SimCLR, appendix B.8, after
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +43,7 @@ _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 _FEW_OBJECTS = 2_000  # of a folder that is listed, and whose unusual files are read, within seconds
+_FEW_FILES = 50_000  # of a local folder
 _PACKAGED = "is part of a Python package that is installed with effnet; there is nothing to download"
 
 DATA_SETS: dict[str, DataSet] = {
@@ -245,10 +248,14 @@ def download(data: schema.Data, say: Callable[[str], None]) -> Sequence[Path]:
 
 
 def is_small_folder(data: schema.Data) -> bool:
-    """Whether the images are in a folder of an object store that is listed in a few requests."""
-    if data.source != "folder" or not str(data.path).startswith("s3://"):
+    """Whether the images of a user's own are listed in about a second, or in a few requests to an object store."""
+    if data.source != "folder":
         return False
-    return 0 < len(store.list_entries(locate(str(data.path)), at_most=_FEW_OBJECTS)) < _FEW_OBJECTS
+    root = locate(str(data.path))
+    if str(data.path).startswith("s3://"):
+        return 0 < len(store.list_entries(root, at_most=_FEW_OBJECTS)) < _FEW_OBJECTS
+    below = (name for _, folders, names in os.walk(root) for name in (*folders, *names))
+    return next(itertools.islice(below, _FEW_FILES, None), None) is None
 
 
 def packaged() -> frozenset[str]:

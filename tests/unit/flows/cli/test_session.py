@@ -268,6 +268,16 @@ def test_a_remote_folder_is_read_early_unless_it_is_large_or_only_sharded(
     assert session._check_places("train", config, tmp_path)
 
 
+def test_a_large_folder_is_listed_once_by_its_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_tree(tmp_path / "images", {f"cat/{i}.jpg": photo(i) for i in range(4)})
+    words = ["data=folder", f"data.path={root}"]
+    with pytest.raises(ConfigError, match="a single class"):
+        session._check_early("train", compose.compose(words))
+    monkeypatch.setattr("models.data.sources.catalog._FEW_FILES", 4)  # a folder and four images
+    monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
+    session._check_early("train", compose.compose(words))
+
+
 def test_a_folder_of_new_images_of_one_class_may_be_appended(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "new", {f"cat/{i}.jpg": photo(i) for i in range(4)})
     session._check_early("train", compose.compose(["data=folder", f"data.path={root}", "data.append=true"]))
