@@ -207,7 +207,7 @@ def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[st
 def _readable(first: str, second: str) -> tuple[str, str]:
     """Two values with digests of 12 places and numbers of four, unless they would be equal then."""
     short = tuple(
-        f"{float(value):.4g}" if _FRACTION.fullmatch(value) else _DIGEST.sub(lambda found: f"{found[0][:12]}…", value)
+        f"{float(value):.4g}" if _FRACTION.fullmatch(value) else _DIGEST.sub(lambda digest: f"{digest[0][:12]}…", value)
         for value in (first, second)
     )
     return (short[0], short[1]) if short[0] != short[1] else (first, second)

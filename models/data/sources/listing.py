@@ -204,8 +204,8 @@ def with_content(source: Source, known: Mapping[int, int] | None = None) -> Sour
     blocks = [unknown[first : first + _BLOCK] for first in range(0, len(unknown), _BLOCK)]
     progress = Progress("images read, on whose content the splits depend", len(unknown))
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        for block, found in zip(blocks, pool.map(lambda block: list(map(digest, block)), blocks), strict=True):
-            digests.update(zip(block, found, strict=True))
+        for block, read in zip(blocks, pool.map(lambda block: list(map(digest, block)), blocks), strict=True):
+            digests.update(zip(block, read, strict=True))
             progress.add(len(block))
     content = np.fromiter((digests[index] for index in range(len(source.labels))), "<u8", len(source.labels))
     whole = hashlib.sha256(source.digest.encode() + content.tobytes()).hexdigest()

@@ -250,8 +250,8 @@ def open_own(root: str) -> Files:
             raise DataError(f"{error}{_describe_parts(root)}") from error
         listed, skipped = list_members(root, "", "", members), list(others)
     elif remote or Path(root).is_dir():
-        found = walk_own_remote(root) if remote else walk_own(Path(root), skipped)
-        listed = _loose(root, list(Progress(f"files of {root} listed").count(found)))
+        entries = walk_own_remote(root) if remote else walk_own(Path(root), skipped)
+        listed = _loose(root, list(Progress(f"files of {root} listed").count(entries)))
     else:
         raise _no_data_error(root)
     hidden = {name: reason for name in listed.names if (reason := why_hidden(name))}

@@ -118,11 +118,11 @@ def walk_remote(root: str) -> Iterator[Entry]:
 def walk_own_remote(root: str) -> Iterator[Entry]:
     """Yields all objects below an ``s3://`` folder but those that represent folders."""
     recent = time.time() - RECENT_S
-    for found in store.list_entries(root):
-        name = found.uri.removeprefix(f"{root}/")
+    for listed in store.list_entries(root):
+        name = listed.uri.removeprefix(f"{root}/")
         if all(name.split("/")):  # some tools create objects whose name ends in a slash
-            is_recent = found.modified > recent
-            yield Entry(name, found.size, NO_STAMP if is_recent else _stamp(found.size, found.modified, found.etag))
+            is_recent = listed.modified > recent
+            yield Entry(name, listed.size, NO_STAMP if is_recent else _stamp(listed.size, listed.modified, listed.etag))
 
 
 def _stamp_of_file(status: os.stat_result, recent: float) -> int:
