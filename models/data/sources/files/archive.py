@@ -25,7 +25,9 @@ from infra.store import files
 from models.data.sources.files import decompress, tar
 from models.data.sources.files.container import Container, join_parts, locate
 from models.data.sources.files.hidden import HIDDEN, why_hidden
+from models.data.sources.files.image_format import HEAD_BYTES
 from models.data.sources.files.reader import OWN_FILE, Reader, open_member
+from models.data.sources.files.unread_formats import describe, find_format
 from models.data.sources.files.walk import Entry, walk_local, walk_own, walk_own_remote, walk_remote
 
 ARCHIVES = (".tar", *decompress.COMPRESSED)
@@ -269,10 +271,12 @@ def _no_data_error(root: str) -> ConfigError:
         bare = root.strip("'\"").rstrip("\\")
         quoted = f"; {bare} does: quotes and backslashes count as they are" * (bare != root and os.path.lexists(bare))
         return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does{quoted}")
-    table = "; give the folder with the images: tables in it are read" * root.lower().endswith(
+    hint = "; give the folder with the images: tables in it are read" * root.lower().endswith(
         (".csv", ".jsonl", ".tsv")
     )
-    return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)}){table}")
+    if form := find_format(root, Container(root).read(0, HEAD_BYTES) if Path(root).is_file() else b""):
+        hint = f"; {describe(Path(root).name, form)}"
+    return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)}){hint}")
 
 
 def _describe_parts(root: str) -> str:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import PurePath
+
+import numpy as np
 
 from models.data.sources import splits
 from models.data.sources.files import walk
 from models.data.sources.files.archive import ARCHIVES, Files
+from models.data.sources.files.image_format import HEAD_BYTES
+from models.data.sources.files.unread_formats import describe, find_format
 from models.data.sources.tables.reading import MAX_BYTES
 from models.data.sources.unused import LOST_SHARE, Unused
 
 SUFFIXES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
 _BEGINNING = 2**16  # bytes of a table that are searched
-_CONTAINERS = {
-    ".parquet": "Parquet, as of Hugging Face",
-    ".arrow": "Arrow, as of Hugging Face",
-    ".tfrecord": "TFRecord of TensorFlow",
-    ".tfrecords": "TFRecord of TensorFlow",
-    ".h5": "HDF5",
-    ".hdf5": "HDF5",
-    ".npz": "NumPy",
-    ".npy": "NumPy",
-    ".mat": "MATLAB",
-    ".mdb": "LMDB",
-    ".rec": "RecordIO of MXNet",
-    ".pkl": "pickle",
-    ".pt": "PyTorch",
-    ".beton": "FFCV",
-    "-ubyte": "IDX of MNIST",
-}  # files that may hold images, by the ends of their names
+_TRIED = 50  # files whose first bytes are read
 
 
 def count_archives(files: Files, archives: Sequence[str], places: Collection[str], unused: Unused) -> None:
@@ -60,15 +49,16 @@ def count_archives(files: Files, archives: Sequence[str], places: Collection[str
 
 
 def describe_containers(files: Files) -> str:
-    """Returns a remark on the first file that may hold the images of a tree without any; empty for none."""
-    for name in files.names:
-        stem = name.lower().removesuffix(".gz")
-        what = next((what for end, what in _CONTAINERS.items() if stem.endswith(end) or f"{end}-" in stem), "")
-        if what:
-            return (
-                f"; {name} ({what}) may hold images and is not read: save them as files CLASS/IMAGE, or as WebDataset "
-                "shards"
-            )
+    """Returns a remark on a file that may hold the images of a tree without any; empty for none."""
+    sizes = files.sizes
+    forms = {row: form for row, name in enumerate(files.names) if (form := find_format(name)) is not None}
+    if not forms:
+        tried = list(range(min(len(files.names), _TRIED)))
+        heads = dataclasses.replace(files, sizes=np.minimum(sizes, HEAD_BYTES)).reader(tried)
+        forms = {row: form for row in tried if (form := find_format("", heads(row))) is not None}
+    if forms:  # the largest, beside which others have facts about the images
+        largest = max(forms, key=lambda row: (int(sizes[row]), -row))
+        return f"; {describe(files.names[largest], forms[largest])}"
     if pointers := [name for name in files.names if name.endswith(".dvc")]:
         return f"; {min(pointers)} is a DVC pointer: dvc pull fetches the images"
     row = next((row for row, name in enumerate(files.names) if name.lower().endswith((".csv", ".tsv"))), None)
