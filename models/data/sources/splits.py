@@ -33,6 +33,8 @@ SPLIT_WORDS = {
     "testing": "test",
     "holdout": "test",
 }
+# Names that state a split only beside others like them, as tr beside te.
+SHORT_WORDS = {"tr": "train", "trn": "train", "va": "val", "ts": "test", "te": "test", "tst": "test"}
 _EVALUATIONS = frozenset(("eval", "evaluation"))
 _BOTH = "trainval"  # kind of a folder that holds train and val
 # Words of names that say nothing of the content.
@@ -79,7 +81,7 @@ def find_splits(images: Collection[str], root: str, data: schema.Data, top: str)
             inside[first] += 1
             direct[first] += not slash
     flat = {top for top in below if direct[top] > STRAY_SHARE * inside[top]}  # images beside or in place of folders
-    for kinds in _groups(sorted(below)):
+    for kinds in _groups(below):
         parts = _choose(kinds, below, flat, root)
         if parts is not None:
             return parts
@@ -95,6 +97,15 @@ def kind_of(name: str) -> str | None:
 def kind_of_text(text: str) -> str | None:
     """Returns what a text of a column states as ``kind_of``; test also for a part of it, as PublicTest of FER2013."""
     return "test" if _is_part_of_test(text) else kind_of(text)
+
+
+def short_kinds(names: Collection[str]) -> dict[str, list[str]]:
+    """Returns names by the kinds of splits if all are splits, some of them short, as ``tr`` and ``te``; else empty."""
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(names):
+        kinds.setdefault(SHORT_WORDS.get(name.lower()) or kind_of(name) or "", []).append(name)
+    is_short = not SHORT_WORDS.keys().isdisjoint(map(str.lower, names))
+    return kinds if is_short and "" not in kinds and "train" in kinds and len(kinds) > 1 else {}
 
 
 def has_splits(folders: Collection[str]) -> bool:
@@ -287,6 +298,7 @@ def _find_train(
     if not trains and _is_adjective(tops, others):
         return []
     what, remedy = "of which no train folder is beside it", "; a split needs the classes in a folder train"
+    trains = trains or [one for one in sorted(others) if _have_classes_of([one], tops, below)]
     if trains:
         what = f"as {trains[0]}/ beside it"
         remedy = f", data.train_folders=[{','.join(trains)}] data.val_folders=[{','.join(tops)}] as a split"
@@ -315,12 +327,19 @@ def _have_classes_of(train: Sequence[str], others: Collection[str], below: Mappi
     return shared >= 2 and 2 * shared >= len(nested)
 
 
-def _groups(tops: Collection[str]) -> list[dict[str, list[str]]]:
+def _groups(below: Mapping[str, set[str]]) -> list[dict[str, list[str]]]:
     """Groups the folders that are named as splits and alike otherwise, as ``seg_train`` and ``seg_test``.
 
-    Groups of equal names with train and a held-out split come first; in the others words without a content are ignored,
-    as in ``train`` and ``test_images``.
+    Short names of splits that have the same folders, or none, come first, then groups of equal names with train and a
+    held-out split; in the others words without a content are ignored, as in ``train`` and ``test_images``.
+
+    Args:
+        below: Folders in each folder of the tree.
     """
+    tops = sorted(below)
+    short = short_kinds(tops)
+    if short and (not any(below.values()) or _have_classes_of(tops[:1], tops[1:], below)):
+        return [short]
     exact: dict[str, dict[str, list[str]]] = {}
     loose: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for top in tops:

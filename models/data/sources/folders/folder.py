@@ -19,6 +19,7 @@ from models.data.sources.files import hidden, walk
 from models.data.sources.files.archive import ARCHIVES
 from models.data.sources.files.container import locate
 from models.data.sources.files.image_format import OTHER_LFS, UNKNOWN, describe_files
+from models.data.sources.files.unread_formats import describe_unread
 from models.data.sources.folders import nested
 from models.data.sources.folders.folder_classes import Classes, find_classes, folders_below, label_images
 from models.data.sources.folders.layouts import describe_classes
@@ -86,7 +87,7 @@ def _describe_pointer(tree: Tree) -> str:
 def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     """Returns the images of a tree with classes and splits; raises ConfigError as ``open_folder``."""
     unused = Unused()
-    if all(tree.formats.get(row) == UNKNOWN for row in tree.images.values()):
+    if all(tree.formats.get(row) in NO_PICTURES for row in tree.images.values()):
         _count_others(tree, Listing(tree.files, ()), unused)
         raise ConfigError(_describe_contents(tree, root, unused))
     pictures = [name for name, row in tree.images.items() if tree.formats.get(row) not in NO_PICTURES]
@@ -147,7 +148,7 @@ def _describe_inside(
     inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
     if data.group_level is not None and nested.are_at_level(inside, data.group_level):
         inside = {}  # the groups of each class, as its patients
-    shared = nested.describe_shared(inside)
+    shared = nested.describe_shared(inside, pictures if parts == splits.WHOLE else ())
     if data.train_folders:
         return shared or nested.describe_nested(inside)
     if shared and parts == splits.WHOLE:
@@ -224,17 +225,18 @@ def _add_images(
     explicit = bool(data.train_folders or data.val_folders)
     taken = formats_taken(data)
     labels, remarks, unlabelled = label_images(tree, parts, classes, explicit=explicit)
+    beside = _describe_beside(tree, parts, classes)
     for name, row in tree.images.items():
         kind = tree.format_of(row)
         part = next((top for top in parts if name.startswith(top)), None)
         if kind not in taken:
-            unused.add(describe_files(kind), name)
+            unused.add(describe_unread(kind, name), name)
         elif part is None and explicit:
             reason = "images in folders that neither data.train_folders nor data.val_folders name"
             unused.add(reason, name, could_be_sample=False)
         elif part is None:
             could_be = not splits.is_unlabelled(name.partition("/")[0])  # otherwise nobody knows their classes
-            unused.add("images in folders that are no split", name, could_be_sample=could_be)
+            unused.add(f"images in folders that are no split{beside}", name, could_be_sample=could_be)
         elif name not in labels:
             place = f"without a label in {part or classes.place}" if part or classes.labels else "in no class folder"
             remark = remarks.get(name) or remarks.get(part, "")
@@ -242,6 +244,18 @@ def _add_images(
             unused.add(f"images {place}{remark}", name, could_be_sample=could_be)
         else:
             entries.add(row, name, labels[name], parts[part])
+
+
+def _describe_beside(tree: Tree, parts: Mapping[str, int], classes: Classes) -> str:
+    """Returns the settings that take a single folder with the classes of train, and no part, as val; else nothing."""
+    others = {name.partition("/")[0] for name in tree.images if "/" in name} - {top.rstrip("/") for top in parts}
+    if set(parts.values()) != {TRAIN} or len(others) != 1:
+        return ""
+    (other,) = others
+    if len(folders_below(tree, f"{other}/").keys() & set(classes.names)) < 2:
+        return ""
+    train = ",".join(top.rstrip("/") for top in parts)
+    return f" (data.train_folders=[{train}] data.val_folders=[{other}] takes them as val)"
 
 
 def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, int]:
@@ -291,8 +305,8 @@ def _count_others(tree: Tree, entries: Listing, unused: Unused, parts: Collectio
             continue
         if tree.formats.get(row) in NO_IMAGES:
             unused.add("files that are no images", name, could_be_sample=False)
-        elif not entries.rows and tree.formats.get(row) == UNKNOWN:
-            unused.add("files of unknown format", name)
+        elif not entries.rows and (kind := tree.formats.get(row, "")) in NO_PICTURES:
+            unused.add("files of unknown format" if kind == UNKNOWN else describe_files(kind), name)
         elif name in tree.excluded:
             unused.add(tree.excluded[name], name, could_be_sample=False)
         elif not name.startswith(tree.top) and tree.formats.get(row) in NO_PICTURES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations
 
 from conf.text import list_some
 from infra.errors import ConfigError
@@ -11,6 +12,7 @@ from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no
 
 Paths = Sequence[Sequence[str]]  # the folders and the name of each image
 _SHARE = 0.8  # of the folders that would be classes: some of many patients may lack a class
+_FEW = 4  # top folders, which may be splits or versions of one set though some lack a class
 _WHOLE = f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes, without splits"
 
 
@@ -133,13 +135,14 @@ def are_at_level(inside: Mapping[str, Paths], level: int) -> bool:
     return {2 + prefix.count("/") for prefix, folders in branches if folders} == {level}
 
 
-def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
+def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -> tuple[str, ...]:
     """Returns a remark if every class, but for a few, has the same folders, which may be the classes, or splits.
 
     Folders that hold all images of their class are skipped, as ``Data`` in ``candle/Data/Images``.
 
     Args:
         inside: Paths below each class, as ``group_by_class`` returns them.
+        images: Paths of all images, if the top folders may be splits, of which that with the most images is train.
     """
     below = {folder: _branches(paths) for folder, paths in inside.items()}
     shared = _find_shared({folder: folders for folder, (_, folders) in below.items()}) or _find_known(inside, below)
@@ -148,20 +151,36 @@ def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     top = min((folder for folder, (_, folders) in below.items() if folders), default=min(below))
     prefix = below[top][0]
     one, level = f"{top}{prefix}".rstrip("/"), 2 + prefix.count("/")
+    are_splits = ""
+    if images and level == 2 and len(inside) <= _FEW:
+        counts = Counter(name.partition("/")[0] for name in images)
+        train, *held_out = sorted((folder.rstrip("/") for folder in inside), key=lambda folder: -counts[folder])
+        are_splits = (
+            f"if {', '.join(sorted([train, *held_out]))} are splits, data.train_folders=[{train}] "
+            f"data.val_folders=[{','.join(sorted(held_out))}] takes them; "
+        )
     return (
         f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
-        f"if they are the classes, data.class_level={level} takes them, with data.group_level=1 if all images of a "
-        "folder above them, as of a patient, are to be in one split, or data.train_folders and data.val_folders name "
-        f"the folders above them, and data.train_folders=[{one}] takes those of one alone, as of several versions of a "
-        f"set; if they are groups, as the patients of every class, data.group_level={level} keeps each in one split; "
+        f"{are_splits}if they are the classes, data.class_level={level} takes them, with data.group_level=1 if all "
+        "images of a folder above them, as of a patient, are to be in one split, or data.train_folders and "
+        f"data.val_folders name the folders above them, and data.train_folders=[{one}] takes those of one alone, as of "
+        "several versions of a set; if they are groups, as the patients of every class, "
+        f"data.group_level={level} keeps each in one split; "
         "if they are splits, move them above the classes; "
         f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
     )
 
 
 def _find_shared(below: Mapping[str, Collection[str]]) -> set[str]:
-    """Returns the folders that are in every top folder but for a few; empty if a few have others, too."""
+    """Returns the folders that are in every top folder but for a few; empty if a few have others, too.
+
+    A few top folders may be splits or versions of a set, of which one lacks classes: then half of its folders count.
+    """
     counts = Counter(folder for folders in below.values() for folder in folders)
+    if 1 < len(below) <= _FEW:
+        common = [(set(one) & set(other), one, other) for one, other in combinations(below.values(), 2)]
+        if all(len(both) > 1 and 2 * len(both) >= min(len(one), len(other)) for both, one, other in common):
+            return {folder for folder, count in counts.items() if count > 1}
     shared = {folder for folder, count in counts.items() if count >= _SHARE * len(below)}
     complete = sum(folders == shared for folders in below.values())
     return shared if len(below) > 1 and len(shared) > 1 and complete >= _SHARE * len(below) else set()

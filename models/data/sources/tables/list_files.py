@@ -10,13 +10,14 @@ import numpy as np
 from conf.text import list_some
 from models.data.sources.files.archive import ARCHIVES, Files
 from models.data.sources.files.image_format import HEAD_BYTES, IMAGE_SUFFIXES, TEXT, identify_format
-from models.data.sources.splits import names_no_class, split_of, words_of
+from models.data.sources.splits import SHORT_WORDS, names_no_class, split_of, words_of
 from models.data.sources.tables.image_names import Index, fold_name, match_name
 from models.data.sources.tables.json_tables import JSON, JSON_LINES, read_json_names
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import MAX_BYTES, SUFFIXES, TABLES, decode, is_of_predictions
 
 LISTED = 0.9  # of the lines of a list that name an image of the set; the others are a header, or images that lack
+_MAX_LISTS = 20  # of a folder, that may be splits; more are about single images or classes
 _NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
 _LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
 _YAML = (".yaml", ".yml")  # of which lists are read, but not objects
@@ -68,19 +69,70 @@ def find_lists(files: Files, index: Index, count: int) -> Iterator[tuple[str, st
 
     Texts of other suffixes than those of tables may be about anything, and are skipped if they name none.
     """
+    short = _find_short(files)
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2]
-        kind = split_of(read_name(path)[1], both="trainval")
-        is_of_image = (name.rpartition(".")[0] or name) in index.images
-        if kind is None or is_of_image or not may_list(files, row, count):
+        kind = short.get(path) or split_of(read_name(path)[1], both="trainval")
+        if kind is None or _is_of_image(name, index) or not may_list(files, row, count):
             continue
-        lines = _read_lines(files, row)
-        matches = [_match_line(line, index.images) for line in lines]
-        if not any(matches) and lines:
-            matches = [_match_line(fold_name(line), index.folded) for line in lines]
-        named = {image for image in matches if image is not None}
-        if named or (lines and name.lower().endswith(SUFFIXES)):
-            yield path, kind, named, sum(image is not None for image in matches) >= LISTED * len(lines) - 1
+        named, is_whole = _read_images(files, row, index)
+        if named or (is_whole is not None and name.lower().endswith(SUFFIXES)):
+            yield path, kind, named, bool(is_whole)
+
+
+def describe_divisions(files: Files, index: Index, count: int) -> str:
+    """Returns a line about lists that divide the images without being named after splits; empty for none.
+
+    As ``treino.txt`` beside ``teste.txt``. Lists of the images of one folder each are about classes.
+    """
+    folders: dict[str, list[int]] = {}
+    for row, path in enumerate(files.names):
+        folder, _, name = path.rpartition("/")
+        if name.lower().endswith(SUFFIXES) and not _is_of_image(name, index) and may_list(files, row, count):
+            folders.setdefault(folder, []).append(row)
+    for rows in folders.values():
+        if not 1 < len(rows) <= _MAX_LISTS:
+            continue
+        read = {files.names[row]: _read_images(files, row, index) for row in rows}
+        lists = {path: named for path, (named, is_whole) in read.items() if named and is_whole}
+        every = set().union(*lists.values())
+        above = [{image.rpartition("/")[0] for image in named} for named in lists.values()]
+        is_divided = len(lists) > 1 and sum(map(len, lists.values())) == len(every) >= LISTED * count
+        if is_divided and sum(map(len, above)) > len(set().union(*above)):
+            return (
+                f"splits are drawn, not those of {list_some(sorted(lists))}, which divide the images: if they are "
+                "splits, name them train, val and test"
+            )
+    return ""
+
+
+def _find_short(files: Files) -> dict[str, str]:
+    """Returns the kinds of lists with short names of train and a held-out split, as ``tr.txt`` beside ``te.txt``."""
+    folders: dict[str, dict[str, str]] = {}
+    for path in files.names:
+        folder, _, name = path.rpartition("/")
+        if kind := SHORT_WORDS.get(name.rpartition(".")[0].lower()):
+            folders.setdefault(folder, {})[path] = kind
+    return {
+        path: kind
+        for kinds in folders.values()
+        if "train" in kinds.values() and len(set(kinds.values())) > 1
+        for path, kind in kinds.items()
+    }
+
+
+def _is_of_image(name: str, index: Index) -> bool:
+    return (name.rpartition(".")[0] or name) in index.images
+
+
+def _read_images(files: Files, row: int, index: Index) -> tuple[set[str], bool | None]:
+    """Returns the images that a list names, and whether most of its lines name one; None of no lines."""
+    lines = _read_lines(files, row)
+    matches = [_match_line(line, index.images) for line in lines]
+    if not any(matches) and lines:
+        matches = [_match_line(fold_name(line), index.folded) for line in lines]
+    named = {image for image in matches if image is not None}
+    return named, sum(image is not None for image in matches) >= LISTED * len(lines) - 1 if lines else None
 
 
 def describe_unread(files: Files, images: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from conf.text import escaped, list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.files.archive import Files
 from models.data.sources.splits import (
+    SHORT_WORDS,
     SPLIT_WORDS,
     WHOLE_TREE,
     codes_of,
@@ -29,7 +30,15 @@ from models.data.sources.splits import (
 )
 from models.data.sources.tables.image_names import Index, index_images, match_name
 from models.data.sources.tables.json_tables import JSON, JSON_LINES
-from models.data.sources.tables.list_files import LISTED, describe_unread, find_lists, may_list, place_of, read_name
+from models.data.sources.tables.list_files import (
+    LISTED,
+    describe_divisions,
+    describe_unread,
+    find_lists,
+    may_list,
+    place_of,
+    read_name,
+)
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import Table, cell_of, decode, read_tables
 
@@ -43,7 +52,6 @@ _CODES = (
     | dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "is_test", "test"), _IS_VAL)
     | {"partition": SPLIT_WORDS | _PARTITION}
 )  # codes of columns, by their header; of other columns the words of splits
-_SHORT = {"tr": "train", "trn": "train", "va": "val", "ts": "test", "te": "test", "tst": "test"}
 _SPLIT_HEADERS = ("split", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
 _MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 _FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
@@ -88,8 +96,8 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
         texts_of_column = {text.lower() for texts in column.values() for text in texts}
         if texts_of_column <= SPLIT_WORDS.keys():  # the header may be a row
             codes = codes_of(texts_of_column)
-        if header in _SPLIT_HEADERS and texts_of_column <= _SHORT.keys() | SPLIT_WORDS.keys():
-            codes = codes | _SHORT
+        if header in _SPLIT_HEADERS and texts_of_column <= SHORT_WORDS.keys() | SPLIT_WORDS.keys():
+            codes = codes | SHORT_WORDS
         every = {text for texts in column.values() for text in texts}
         are_few = len(every) <= _MAX_FOLDS  # else names of images
         words = {text: codes.get(text.lower()) or (are_few and kind_of_text(text)) or "" for text in every}
@@ -144,7 +152,7 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
                     return kinds, said
                 unread = unread or said
     _refuse_partial(files.root, divisions, images)
-    return {}, unread
+    return {}, unread or describe_divisions(files, index, len(images))
 
 
 def _group(listed: Sequence[tuple[str, str, set[str], bool]], count: int) -> dict[tuple[str, ...], _Lists]:
@@ -162,7 +170,8 @@ def _group(listed: Sequence[tuple[str, str, set[str], bool]], count: int) -> dic
         folder, stem = read_name(path)
         if is_evaluation(stem):
             kind = split_among(stem, beside[place_of(path)]) or kind
-        key = (folder, *rest_of(stem), "/", *re.findall(r"\d+", stem))
+        rest = () if stem.lower() in SHORT_WORDS else rest_of(stem)
+        key = (folder, *rest, "/", *re.findall(r"\d+", stem))
         lists = divisions.setdefault(key, _Lists({}, [], []))
         lists.images.setdefault(kind, set()).update(named)
         (lists.paths if is_whole else lists.others).append(path)

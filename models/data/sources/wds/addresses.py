@@ -31,8 +31,9 @@ from models.data.sources.files import archive
 from models.data.sources.files.archive import ARCHIVES
 from models.data.sources.files.container import join_parts, locate, locate_uri
 from models.data.sources.files.download import Download, exists, fetch
+from models.data.sources.files.unread_formats import describe, find_format
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
-from models.data.sources.splits import is_evaluation, split_of
+from models.data.sources.splits import is_evaluation, short_kinds, split_of, words_of
 
 log = logger()
 _DOWNLOADS_AT_ONCE = 4
@@ -42,6 +43,7 @@ _OTHER_SHARDS = ("parquet", "arrow", "tfrecord", "tfrecords", "mds", "beton", "z
 _TABLES = ("parquet", "arrow")  # which may also be tables about the samples
 _UNFINISHED = ("part", "partial", "tmp", "crdownload", "aria2", "download", "incomplete")
 _TRIED = 3  # shards that are looked for one by one before their folder is listed
+_HEXADECIMAL = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*\b")  # numbers, and digests as in names of uploads
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)(?:\.\.\d+)?\}")
 
 
@@ -179,6 +181,12 @@ def _without_number(name: str) -> str:
     return re.sub(r"\d+", "", posixpath.splitext(posixpath.basename(name.lower()))[0])
 
 
+def name_without_number(name: str) -> str:
+    """Returns the words of a shard's name, or of its folder if it is a number, as ``treino`` of ``treino-0001.tar``."""
+    parts = (_HEXADECIMAL.sub("", part.partition(".")[0].replace("_", " ")) for part in reversed(name.split("/")))
+    return next(filter(None, (" ".join(words_of(part)) for part in parts)), "")
+
+
 def may_be_shard(name: str, shards: Collection[str]) -> bool:
     """Whether a file beside shards is one in a format that is not read, or the beginning of one.
 
@@ -217,6 +225,8 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
             shards += [one] if one.startswith(_WEB) else _match(_absolute(one), others)
     if not shards:
         seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
+        forms = {one: form for one in others if (form := find_format(one)) is not None}
+        seen += f"; {describe(posixpath.basename(min(forms)), forms[min(forms)])}" if forms else ""
         raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)}){seen}")
     return shards
 
@@ -279,6 +289,9 @@ def _scheme(address: str) -> str:
 
 def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
     kinds = {name: _split_word(name) for name in names}
+    words = {name: name_without_number(name) for name in names}
+    short = {word: kind for kind, some in short_kinds(set(words.values())).items() for word in some}
+    kinds = {name: short.get(word, kinds[name]) for name, word in words.items()}
     vals = [name for name, kind in kinds.items() if kind == "val"]
     tests = [name for name in vals if is_evaluation(name)]
     if "test" not in kinds.values() and 0 < len(tests) < len(vals):

@@ -27,12 +27,13 @@ from models.data.sources.files.container import Container, join_parts
 from models.data.sources.files.image_format import CONVERTIBLE, DECODED, describe_kind
 from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.unused import Unused
-from models.data.sources.wds.addresses import ShardAddresses, find_shards, may_be_shard
+from models.data.sources.wds.addresses import ShardAddresses, find_shards, may_be_shard, name_without_number
 from models.data.sources.wds.labels import FIELDS, NUMBER, LabelReader, is_read, split_field
 from models.data.sources.wds.scan import Shard, scan
 
 log = logger()
 _SCAN_THREADS = 8
+_FEW_NAMES = 4  # of shards, which may be those of splits
 _MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
 
 
@@ -123,6 +124,13 @@ def _report(
             data.name,
             f"{repeated:,}",
             next(key for key, number in keys.items() if number > 1),
+        )
+    words = Counter(map(name_without_number, shards.parts))
+    if set(shards.parts.values()) == {listing.TRAIN} and 1 < len(words) <= _FEW_NAMES:
+        log.warning(
+            "%s: the shards of %s are all train, and a part of them becomes val; data.val_path names the shards of val",
+            data.name,
+            " and ".join(sorted(words)),
         )
     if len(set(source.labels.tolist())) == 1:
         log.warning("%s: all images are of one class, %s", data.name, source.classes[source.labels[0]])

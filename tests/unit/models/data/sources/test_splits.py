@@ -349,3 +349,48 @@ def test_evaluation_beside_validation_is_the_test_split(folders: tuple[str, str,
     """As in Food-11."""
     source = open_tree(tmp_path, {f"{split}/{label}": 3 for split in folders for label in "ab"})
     assert parts_of(source) == dict(zip(folders, (TRAIN, MINIVAL, VAL), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (("tr", "te"), [6, 0, 2]),
+        (("TRN", "TST"), [6, 0, 2]),
+        (("tr", "va", "te"), [6, 2, 2]),
+        (("tr", "test"), [6, 0, 2]),
+    ],
+)
+def test_short_names_are_splits_if_the_folders_have_the_same_classes(
+    names: tuple[str, ...], numbers: list[int], tmp_path: Path
+) -> None:
+    source = open_tree(tmp_path, {f"{top}/{label}": 3 if top == names[0] else 1 for top in names for label in "ab"})
+    assert (source.classes, np.bincount(source.split, minlength=3).tolist()) == (("a", "b"), numbers)
+
+
+@pytest.mark.parametrize("names", [("en", "fr", "te", "tr"), ("te", "tr")])
+def test_languages_are_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, {f"{name}/{name}_{i}": 2 for name in names for i in range(2)})
+    assert source.classes == names
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 3])
+@pytest.mark.parametrize("names", [("entrenamiento", "prueba"), ("训练集", "测试集"), ("learn", "check", "final")])
+def test_a_few_folders_with_the_same_classes_are_refused_with_the_settings_that_take_them(
+    names: tuple[str, ...], lacking: int, tmp_path: Path
+) -> None:
+    """No list has the words for splits of all languages; a set for test may lack classes."""
+    train, *held_out = names
+    folders = {f"{train}/{label}": 3 for label in "abcdef"}
+    folders |= {f"{top}/{label}": 1 for top in held_out for label in "abcdef"[: 6 - lacking]}
+    said = f"data.train_folders=[{train}] data.val_folders=[{','.join(sorted(held_out))}] takes them"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, folders)
+    source = open_tree(tmp_path, folders, train_folders=[train], val_folders=held_out)
+    assert len(source.classes) == 6
+
+
+def test_a_folder_of_other_words_beside_test_is_refused_with_the_settings_that_take_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"data\.train_folders=\[entra.nement\] data\.val_folders=\[test\] as a split"
+    ):
+        open_tree(tmp_path, {f"{top}/{label}": 2 for top in ("entraînement", "test") for label in "ab"})

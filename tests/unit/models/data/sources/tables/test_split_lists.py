@@ -371,3 +371,26 @@ def test_files_that_may_have_the_splits_and_are_not_read_are_named(name: str, tm
     source = open_tree(tmp_path, FILES | {name: b"x" * 500})
     assert counts(source) == [36, 0, 0]
     assert source.class_differences == (f"splits are drawn, not those of files that are not read: {name}",)
+
+
+@pytest.mark.parametrize("names", [("tr.txt", "te.txt"), ("lists/trn.csv", "lists/tst.csv")])
+def test_lists_with_short_names_of_splits_state_them(names: tuple[str, str], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | lists(*names))
+    assert (counts(source), source.class_differences[0]) == (
+        [24, 0, 12],
+        f"{', '.join(sorted(names))} state the splits",
+    )
+
+
+@pytest.mark.parametrize(
+    "names", [("treino.txt", "teste.txt"), ("meta/known.csv", "meta/new.csv"), ("训练.txt", "测试.txt")]
+)
+def test_lists_of_other_names_that_divide_the_images_are_named(names: tuple[str, str], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | lists(*names))
+    said = f"splits are drawn, not those of {', '.join(sorted(names))}, which divide the images: if they are splits, n"
+    assert source.class_differences[0].startswith(said)
+
+
+def test_lists_of_the_images_of_a_folder_each_are_no_splits(tmp_path: Path) -> None:
+    texts = {f"{label}.txt": text([one for one in IMAGES if one.startswith(label)]) for label in ("ant", "bee", "cat")}
+    assert open_tree(tmp_path, FILES | texts).class_differences == ()

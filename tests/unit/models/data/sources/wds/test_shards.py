@@ -674,3 +674,21 @@ def test_a_folder_without_shards_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "train-0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd")
     with pytest.raises(ConfigError, match=r"names no shards .*; it contains 1 other files, first .*train-0\.tar\.zst"):
         open_shards(tmp_path)
+
+
+def test_shards_with_short_names_of_splits_are_these(tmp_path: Path) -> None:
+    write_shards(tmp_path / "tr-%03d.tar", numbered(6))
+    source = open_shards(write_shards(tmp_path / "te-%03d.tar", numbered(3, first=6)))
+    assert np.bincount(source.split, minlength=3).tolist() == [6, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_said"), [(("treino", "teste"), True), (("00-4f1a", "01-9c2e"), False), (("part_1", "part_2"), False)]
+)
+def test_shards_of_few_names_are_said_to_be_all_train(
+    names: tuple[str, str], is_said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate(names):
+        write_shards(tmp_path / f"{name}-%03d.tar", numbered(3, first=3 * number))
+    assert open_shards(tmp_path).own_val is False
+    assert (f"the shards of {' and '.join(sorted(names))} are all train, and a part" in caplog.text) == is_said
