@@ -121,6 +121,8 @@ def _describe_values(name: str, tensor: Tensor) -> str:
         return f"{str(tensor.dtype).removeprefix('torch.')} numbers, whose scale is not stored: save it in float32"
     if not tensor.float().isfinite().all():
         return "non-finite numbers"
+    if tensor.ndim > 1 and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):  # a kernel
+        return f"{float(tensor.flatten()[0]):g} everywhere, as of a network whose weights were not loaded or not saved"
     return "negative variances" if name.endswith("running_var") and bool((tensor.float() < 0).any()) else ""
 
 

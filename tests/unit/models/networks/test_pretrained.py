@@ -6,6 +6,7 @@ import functools
 import importlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -273,6 +274,9 @@ def rename(module: str, to: str) -> Callable[[dict[str, Tensor]], None]:
             "efficientnet_b0: _conv_head.weight is [8, 320, 1, 1], not [1280, 320, 1, 1]",
         ),
         (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds non-finite numbers"),
+        (with_one("_bn1.bias", torch.full((1280,), float("inf"))), "_bn1.bias holds non-finite numbers"),
+        (with_one("_fc.weight", torch.zeros(10, 1280)), "_fc.weight holds 0 everywhere, as of a network whose weights"),
+        (with_one("_conv_head.weight", torch.full((1280, 320, 1, 1), 0.1)), "_conv_head.weight holds 0.1 everywhere"),
         (with_one("_bn1.running_var", torch.full((1280,), -1.0)), "_bn1.running_var holds negative variances"),
         (with_one("_bn1.bias", torch.ones(1280, dtype=torch.int8)), "_bn1.bias holds int8 numbers, whose scale is not"),
         (without("_fc.weight"), "x.pth has no classifier (_fc.weight), only the layers before it: save the state"),
@@ -887,7 +891,7 @@ def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: py
 
 def test_weights_that_timm_evaluates_on_squashed_images_are_evaluated_so() -> None:
     shapes = pretrained._expected_tensors(TIMM, schema.Model(name="efficientnet_b5"), 1000).values()
-    tensors = {key: torch.zeros(()).expand(shape) for key, shape in shapes}
+    tensors = {key: torch.linspace(0, 1, math.prod(shape)).reshape(shape) for key, shape in shapes}
     converted = pretrained.convert(tensors, ASK, "efficientnet_b5.sw_in12k_ft_in1k.pth")
     assert (converted.transform, converted.model.resolution) == (EvalTransform(0, crop_mode=SQUASH), 448 / 456)
     assert converted.guesses[-1] == "crop_mode squash"
