@@ -75,7 +75,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
         possible = {
             number: stated
             for number in range(len(table.header))
-            if number != key and cell_of(table.header, number).lower() not in _NO_CLASSES
+            if number != key and header_of(table, number) not in _NO_CLASSES
             if 2 * len(stated := _stated_classes(table, number, classes)) > len(table.rows)
         }
         if not possible:
@@ -83,7 +83,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
             remark = remark or f" ({table.path} names images, but no column of it has these classes)"
             continue
         remark = remark or _describe_several(table, possible, classes)
-        named = {cell_of(table.header, number).lower(): number for number in reversed(possible)}
+        named = {header_of(table, number): number for number in reversed(possible)}
         usual = next((named[header] for header in HEADERS if header in named), None)
         if usual is None and any(stated != next(iter(possible.values())) for stated in possible.values()):
             columns = ", ".join(map(table.name, possible))
@@ -184,22 +184,22 @@ def _has_classes(table: Table, key: int) -> bool:
     return any(
         are_classes(table.column(number))
         for number in range(len(table.header))
-        if number != key and cell_of(table.header, number).lower() not in _NO_CLASSES
+        if number != key and header_of(table, number) not in _NO_CLASSES
     )
 
 
 def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | None, dict[str, set[str]]]:
     """Returns the column of classes and its texts by image; None and the classes if every class has a column."""
     others = [number for number in range(len(table.header)) if number != key]
-    names = {cell_of(table.header, number).lower(): number for number in reversed(others)}
+    names = {header_of(table, number): number for number in reversed(others)}
     if column is not None:
-        chosen = names.get(column.lower())
+        chosen = names.get(_spell(column))
         return chosen, {} if chosen is None else texts_of(table, chosen)
     splits = find_column(table, key)[0]
     possible = [
         number
         for number in others
-        if cell_of(table.header, number).lower() not in _NO_CLASSES and are_classes(table.column(number))
+        if header_of(table, number) not in _NO_CLASSES and are_classes(table.column(number))
         if number != splits
     ]
     for header in HEADERS:
@@ -214,7 +214,7 @@ def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | Non
 
 def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | None, dict[str, set[str]]]:
     """Returns a column with the usual header that has nothing but classes of other tables, and its texts by image."""
-    names = {cell_of(table.header, number).lower(): number for number in reversed(range(len(table.header)))}
+    names = {header_of(table, number): number for number in reversed(range(len(table.header)))}
     for header in HEADERS:
         if header in names:
             stated = texts_of(table, names[header])
@@ -226,7 +226,7 @@ def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | N
 def _is_certain(one: _Read, column: str | None) -> bool:
     """Whether the classes of a table are certain, and not those of the only possible column."""
     table, _, number, stated = one
-    header = "" if number is None else cell_of(table.header, number).lower()
+    header = "" if number is None else header_of(table, number)
     return bool(stated) and (number is None or column is not None or header in HEADERS)
 
 
@@ -271,6 +271,15 @@ def _column_of(table: Table, number: int) -> dict[str, set[str]]:
     ):
         return table.column(number)
     return {image: {" ".join(row[number:]).strip() for row in some} for image, some in table.rows.items()}
+
+
+def header_of(table: Table, number: int) -> str:
+    """Returns the header of a column in the spelling of ``HEADERS``: ``class_name`` of ``Class-Name``."""
+    return _spell(cell_of(table.header, number))
+
+
+def _spell(header: str) -> str:
+    return re.sub(r"[-\s]+", "_", header.strip().lower())
 
 
 def texts_of(table: Table, number: int) -> dict[str, set[str]]:

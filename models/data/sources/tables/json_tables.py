@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,34 +26,69 @@ _NAME = "name"  # header of the keys of an object with an object for each image
 
 
 def read_json_lines(path: str, text: str) -> list[list[str]]:
-    """Returns the objects of a file as rows below their keys, without lines that are none; these are logged."""
-    objects, damaged = [], 0
+    """Returns the objects or lists of a file as rows, those of objects below their keys; logs lines that are neither.
+
+    Lists are rows without a header.
+    """
+    objects: list[Mapping[str, Any]] = []
+    lists: list[list[Any]] = []
+    damaged = 0
     for line in filter(str.strip, text.splitlines()):
         try:
             one = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             one = None
         objects += [one] if isinstance(one, dict) else []
-        damaged += not isinstance(one, dict)
-    if damaged and objects:
+        lists += [one] if isinstance(one, list) else []
+        damaged += not isinstance(one, dict | list)
+    if damaged and (objects or lists):
         log.warning("%s: %d lines are no JSON objects and are skipped", path, damaged)
-    keys = list(dict.fromkeys(key for one in objects for key in one))
-    return [keys, *([_as_text(one.get(key)) for key in keys] for one in objects)]
+    return _read_records(objects or lists)
+
+
+def are_json_lines(text: str) -> bool:
+    """Whether the first line of a text is an object in JSON, as of a file with another suffix."""
+    first = text.lstrip().partition("\n")[0]
+    try:
+        return first.startswith("{") and isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _flatten(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an object with the values of the objects in it by their keys, as ``label`` of ``annotation``.
+
+    A key that several have follows that of its object, as ``job-metadata.type``.
+    """
+    inside = [(key, name) for key, value in one.items() if isinstance(value, dict) for name in value]
+    counts = Counter([*(name for _, name in inside), *one])
+    flat: dict[str, Any] = {}
+    for key, value in one.items():
+        if isinstance(value, dict):
+            flat |= {name if counts[name] == 1 else f"{key}.{name}": part for name, part in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _as_text(value: Any) -> str:
-    """Returns a value of JSON as a CSV file has it; lists and objects, as those of boxes, hold no class."""
+    """Returns a value of JSON as a CSV file has it; lists and objects, as those of boxes, hold no class.
+
+    A list of one text is that text.
+    """
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return value[0]
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, str | int | float) else ""
 
 
-def read_json(text: str) -> list[list[str]]:
-    """Returns the rows of JSON below their keys; none if it is damaged, or of no known form."""
+def read_json(path: str, text: str) -> list[list[str]]:
+    """Returns the rows of JSON below their keys, also of JSON lines; none if it is damaged, or of no known form."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return []
+        return read_json_lines(path, text) if are_json_lines(text) else []
     return _read_value(content)
 
 
@@ -119,6 +155,7 @@ def read_json_names(text: str) -> list[str]:
 def _read_records(records: Sequence[Any]) -> list[list[str]]:
     """Returns a list of objects, of lists of as many values, or of names as rows; the header of lists is empty."""
     if all(isinstance(one, dict) for one in records):
+        records = list(map(_flatten, records))
         keys = list(dict.fromkeys(key for one in records for key in one))
         return [keys, *([_as_text(one.get(key)) for key in keys] for one in records)]
     rows = [one if isinstance(one, list) else [one] for one in records]

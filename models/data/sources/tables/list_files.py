@@ -139,7 +139,13 @@ def describe_unread(files: Files, images: Sequence[str]) -> str:
     """Returns a line about files that may have the splits and are not read, as ``lists/train_list.mat``."""
     large = np.flatnonzero(files.sizes >= _NAME_BYTES * len(images)).tolist()  # which a million images are not
     names = [files.names[row] for row in large if _may_divide(files.names[row])]
-    return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
+    # JSON about the images of train alone may have the labels of all images.
+    is_of_all = all(
+        path.lower().endswith((JSON, *JSON_LINES)) and split_of(read_name(path)[1]) == "train" for path in names
+    )
+    if is_of_all:
+        return ""
+    return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}"
 
 
 def _read_lines(files: Files, row: int) -> list[str]:

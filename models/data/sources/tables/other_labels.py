@@ -13,10 +13,10 @@ from infra.errors import ConfigError
 from models.data.sources.files.archive import Files
 from models.data.sources.listing import Listing
 from models.data.sources.splits import split_of, words_of
-from models.data.sources.tables.csv_labels import HEADERS, are_classes, texts_of
+from models.data.sources.tables.csv_labels import HEADERS, are_classes, header_of, texts_of
 from models.data.sources.tables.json_tables import CATEGORY, JSON, JSON_LINES
 from models.data.sources.tables.matlab import MATLAB
-from models.data.sources.tables.reading import SUFFIXES, Table, cell_of, read_tables
+from models.data.sources.tables.reading import SUFFIXES, Table, read_tables
 from models.data.sources.tables.split_lists import find_column
 
 _TABLES = (*SUFFIXES, *JSON_LINES, MATLAB)
@@ -106,7 +106,7 @@ def _find_labels(table: Table, key: int) -> int | None:
         other = 1 - key
         is_split = find_column(table)[0] is not None
         return other if is_named and not is_split and are_classes(table.column(other)) else None
-    names = {cell_of(table.header, number).lower(): number for number in reversed(range(len(table.header)))}
+    names = {header_of(table, number): number for number in reversed(range(len(table.header)))}
     named = (names[header] for header in HEADERS if header in names)
     return next((number for number in named if number != key and are_classes(table.column(number))), None)
 

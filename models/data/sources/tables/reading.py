@@ -19,7 +19,7 @@ from conf.text import logger
 from models.data.sources.files.archive import Files
 from models.data.sources.splits import split_of, words_of
 from models.data.sources.tables.image_names import Index, fold_name, index_images, index_split, list_below, match_name
-from models.data.sources.tables.json_tables import JSON, JSON_LINES, read_json, read_json_lines
+from models.data.sources.tables.json_tables import JSON, JSON_LINES, are_json_lines, read_json, read_json_lines
 from models.data.sources.tables.matlab import MATLAB, read_matlab
 
 log = logger()
@@ -202,8 +202,8 @@ def _try_forms(
     if suffix == MATLAB:
         return _read_table(path, read_matlab(data, set(filter(None, index.values()))), index, spelled)
     text = decode(data)
-    if suffix in (*JSON_LINES, JSON):
-        return _read_table(path, read_json(text) if suffix == JSON else read_json_lines(path, text), index, spelled)
+    if suffix in (*JSON_LINES, JSON) or are_json_lines(text):
+        return _read_table(path, (read_json if suffix == JSON else read_json_lines)(path, text), index, spelled)
     return _try_separators(path, text, index, spelled)
 
 

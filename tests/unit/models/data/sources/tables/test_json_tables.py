@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,59 @@ def test_categories_other_than_the_folders_are_refused_with_the_settings_that_ch
     "text", ["", "{", "[" * 100_000, "null", "3", '"x"', "{}", "[]", '{"images": [], "annotations": []}']
 )
 def test_other_json_has_no_rows(text: str) -> None:
-    assert len(read_json(text)) <= 1
+    assert len(read_json("x.json", text)) <= 1
 
 
 def test_damaged_annotations_have_only_the_whole_rows() -> None:
     text = json.dumps({"images": [3, {"id": 1, "file_name": "a.jpg"}], "annotations": [None, {"image_id": 1}, {}]})
-    assert read_json(text) == [["file_name", "category"], ["a.jpg", ""], ["", ""]]
+    assert read_json("x.json", text) == [["file_name", "category"], ["a.jpg", ""], ["", ""]]
+
+
+def described(name: str, one: Callable[[int, str], object]) -> dict[str, bytes]:
+    lines = "".join(f"{json.dumps(one(i, ['ant', 'bee'][i % 2]))}\n" for i in range(8))
+    return {f"images/{i:03d}.jpg": photo(i) for i in range(8)} | {name: lines.encode()}
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.json", "labels.txt"])
+@pytest.mark.parametrize(
+    "one",
+    [
+        lambda i, label: {"image": f"{i:03d}.jpg", "label": label},
+        lambda i, label: {"image": {"path": f"{i:03d}.jpg"}, "annotation": {"label": label}},
+        lambda i, label: {"image": f"{i:03d}.jpg", "labels": [label], "box": [1, 2]},
+        lambda i, label: {  # SageMaker Ground Truth
+            "source-ref": f"s3://bucket/{i:03d}.jpg",
+            "job": i % 2,
+            "job-metadata": {"class-name": label, "confidence": i % 2, "type": "groundtruth/image-classification"},
+        },
+        lambda i, label: {"image": f"{i:03d}.jpg", "meta": {"type": i % 2}, "job": {"type": 0}, "Class Name": label},
+    ],
+)
+def test_json_lines_are_read_whatever_their_suffix_and_depth(
+    name: str, one: Callable[[int, str], object], tmp_path: Path
+) -> None:
+    source = open_tree(tmp_path, described(name, one))
+    assert (source.classes, source.labels.tolist()) == (("ant", "bee"), [0, 1] * 4)
+
+
+def test_json_lines_of_lists_are_rows(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, described("labels.jsonl", lambda i, label: [f"{i:03d}.jpg", label]))
+    assert (source.classes, source.labels.tolist()) == (("ant", "bee"), [0, 1] * 4)
+
+
+def test_json_lines_named_after_train_with_the_labels_of_all_images_are_no_unread_splits(tmp_path: Path) -> None:
+    files = described("train.jsonl", lambda i, label: {"image": f"{i:03d}.jpg", "label": label})
+    assert open_tree(tmp_path, files).class_differences == ()
+
+
+def test_splits_in_the_objects_of_json_lines_are_read(tmp_path: Path) -> None:
+    """As of Vertex AI."""
+
+    def line(i: int, label: str) -> object:
+        use = {"aiplatform.googleapis.com/ml_use": "training" if i < 6 else "test"}
+        annotation = {"displayName": label}
+        path = f"gs://bucket/{i:03d}.jpg"
+        return {"imageGcsUri": path, "classificationAnnotation": annotation, "dataItemResourceLabels": use}
+
+    source = open_tree(tmp_path, described("export.jsonl", line))
+    assert (source.classes, counts(source)) == (("ant", "bee"), [6, 0, 2])
