@@ -24,6 +24,11 @@ _LINE_WITH_NUMBER = re.compile(r"(.*\S)(?:\s*[,;:=\t]\s*|\s+)(\d{1,6})", re.ASCI
 # Keys under which tools save the names: of YOLO, timm, Transformers, torchvision and the features of Hugging Face.
 _NAMES = ("names", "classes", "class_names", "label_names", "id2label", "idx_to_class", "class_to_idx", "label2id")
 _BEGINNINGS = ("[", "{")
+# Of label maps of TensorFlow's Object Detection API, whose name is an identifier where there is a display_name.
+_ITEM = re.compile(r"\bitem\s*\{([^{}]*)\}")
+_FIELD = re.compile(r"\b(id|name|display_name)\s*:\s*(?:(\d+)|\"([^\"]*)\"|'([^']*)')")
+_MARKUP = re.compile(r"</?\w[^<>]*>|---")
+_SETTING = re.compile(r"[A-Za-z_]\w*\s*=\s*\S.*")
 _SHOWN = 60  # characters of a text in a message
 
 
@@ -57,7 +62,7 @@ def read_class_names(path: str, key: str) -> list[str]:
     content = _parse(text, path, where)
     content = _unwrap(content) if isinstance(content, dict) else content
     if isinstance(content, list) and content and all(isinstance(one, dict) for one in content):
-        content = {str(one.get("id")): one.get("name") for one in content}
+        content = _by_number(content)
     names = _in_order(content, where) if isinstance(content, dict) else content
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list")
@@ -66,6 +71,17 @@ def read_class_names(path: str, key: str) -> list[str]:
     if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
         log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
     return list(names)
+
+
+def _by_number(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the names of objects with a number and a name, as the categories of COCO, by number."""
+    numbers, names = ("id", "index", "label", "class_id"), ("name", "class_name", "class")
+    return {
+        str(next((one[key] for key in numbers if key in one), None)): next(
+            (one[key] for key in names if key in one), None
+        )
+        for one in objects
+    }
 
 
 def _list_repeated(names: Sequence[str]) -> list[str]:
@@ -81,15 +97,30 @@ def _parse(text: str, path: str, where: str) -> Any:
             return yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())[:_SHOWN]}") from error
+    if items := _ITEM.findall(text):
+        return _read_items(items)
     if not text.startswith(_BEGINNINGS):
         return _read_lines(text, where)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    failed: Exception | None = None
+    for read in (json.loads, _read_json_lines, ast.literal_eval):  # {0: 'tench', ...} of Python is usual, too
         try:
-            return ast.literal_eval(text)  # {0: 'tench', ...}: as lists of ImageNet's names are often found
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            raise ConfigError(f"{where} is no JSON list: {error}") from error
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            failed = failed or error
+    raise ConfigError(f"{where} is no JSON list: {failed}") from failed
+
+
+def _read_json_lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in filter(str.strip, text.splitlines())]
+
+
+def _read_items(items: Sequence[str]) -> dict[str, str]:
+    """Returns the names of a label map by number."""
+    names: dict[str, str] = {}
+    for item in items:
+        fields = {key: "".join(values) for key, *values in _FIELD.findall(item)}
+        names[fields.get("id", "")] = fields.get("display_name") or fields.get("name", "")
+    return names
 
 
 def _unwrap(content: Mapping[Any, Any]) -> Any:
@@ -147,6 +178,10 @@ def _read_lines(text: str, where: str) -> list[str]:
     """
     lines = [line.strip() for line in text.splitlines()]
     lines = list(itertools.dropwhile(lambda line: line.startswith("# "), lines))
+    if lines and all(map(_SETTING.fullmatch, lines)):
+        raise ConfigError(f"{where} holds settings, as {lines[0][:_SHOWN]!r}, and not the names of classes")
+    if others := list(filter(_MARKUP.fullmatch, lines)):
+        raise ConfigError(f"{where}: {others[0][:_SHOWN]!r} is no name of a class: write the names one a line")
     if "" in lines:
         raise ConfigError(
             f"{where}: line {lines.index('') + 1} is empty, and a class needs a name: remove it or name it"

@@ -89,6 +89,22 @@ def test_numbers_that_are_parts_of_names_stay(text: str, tmp_path: Path) -> None
         ("data.yaml", "- ant\n- red bee\n- cat\n"),
         ("a.txt", '"ant"\n"red bee"\n"cat"\n'),
         ("a.txt", "# classes of the set\nant\nred bee\ncat\n"),
+        ("a.jsonl", '{"id": 0, "name": "ant"}\n{"id": 1, "name": "red bee"}\n{"id": 2, "name": "cat"}\n'),
+        (
+            "a.json",
+            '[{"label": 1, "class_name": "red bee"}, {"label": 0, "class_name": "ant"}, {"label": 2, "class": "cat"}]',
+        ),
+        (
+            "a.pbtxt",
+            "item {\n  id: 0\n  name: 'ant'\n}\nitem { name: \"red bee\" id: 1 }\nitem { id: 2 name: 'cat' }\n",
+        ),
+        (
+            "a.pbtxt",
+            "".join(
+                f"item {{ name: '/m/{i}' id: {i} display_name: '{n}' }}\n"
+                for i, n in enumerate(("ant", "red bee", "cat"))
+            ),
+        ),
     ],
 )
 def test_names_are_read_from_the_files_of_other_tools(name: str, text: str, tmp_path: Path) -> None:
@@ -102,6 +118,11 @@ def test_names_are_read_from_the_files_of_other_tools(name: str, text: str, tmp_
         ("a.json", '{"ant": 0, "bee": 0}', "has several names for class 0: each class needs one"),
         ("a.txt", "ant\n\nbee\n", "line 2 is empty, and a class needs a name"),
         ("a.txt", "ant,bee,cat\n", "holds a single line, 'ant,bee,cat': write the names one a line"),
+        ("a.pbtxt", "item { id: 1 name: 'ant' } item { id: 2 name: 'bee' }", "it numbers them 1, 2 and so on"),
+        ("a.jsonl", '{"id": 0, "name": "ant"}\n{"id": 1', "is no JSON list: "),
+        ("a.data", "classes = 2\nnames = a.names\n", "holds settings, as 'classes = 2', and not the names of cl"),
+        ("a.txt", "ant\n---\nbee\n", "'---' is no name of a class"),
+        ("a.xml", "<labels>\n<label>ant</label>\n</labels>\n", "'<labels>' is no name of a class"),
         ("a.txt", "\0\1\2", "holds other bytes than names of classes"),
         ("a.yaml", "a: [", "is no YAML: "),
         ("a.txt", "[" * 5000, "is no JSON list: "),
