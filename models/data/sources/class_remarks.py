@@ -14,6 +14,7 @@ from infra.errors import ConfigError
 from models.data.sources import listing
 from models.data.sources.listing import Listing
 
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?|0x[0-9a-f]+")
 _SEPARATOR = re.compile(r"[|;,/+&]+|\s+")
 _MARKED = re.compile(r"[|;,/+&]|\band\b")  # what names of classes with several words have not
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
@@ -34,11 +35,19 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
             lines.append(f"{listing.SPLITS[part]} has no image of {share}: {list_some(lacking)}")
     spellings: dict[str, list[str]] = {}
     for name in entries.classes:
-        spellings.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), []).append(name)
+        spellings.setdefault(_spell(name), []).append(name)
     alike = [", ".join(map(ascii, names)) for names in spellings.values() if len(names) > 1]
     if alike:
         lines.append(f"classes whose names look alike: {list_some(alike, separator='; ')}")
     return tuple(lines)
+
+
+def _spell(name: str) -> str:
+    """Returns a name without distinction of case, Unicode form and separators, or of the forms of a whole number."""
+    text = unicodedata.normalize("NFC", name).casefold().strip()
+    if _NUMBER.fullmatch(text):
+        return str(int(text, 16) if text.startswith("0x") else int(text.partition(".")[0]))
+    return " ".join(re.split(r"[\s_-]+", text))
 
 
 def require_common_classes(entries: Listing, where: str) -> None:

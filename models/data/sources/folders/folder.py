@@ -30,6 +30,7 @@ from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.tables import other_labels
 from models.data.sources.tables.reading import TABLES, describe_large
 from models.data.sources.tables.split_lists import read_split_lists
+from models.data.sources.tables.unread_labels import describe_yaml
 from models.data.sources.unused import Unused
 
 log = logger()
@@ -54,7 +55,9 @@ def open_folder(data: schema.Data, official: Mapping[str, Sequence[str]] | None 
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = locate(data.path)
     tree = open_tree(root, data)
-    hints = (_describe_official(tree.files.names, official or {}), describe_large(tree.files), _describe_pointer(tree))
+    hints = [_describe_official(tree.files.names, official or {}), describe_large(tree.files), _describe_pointer(tree)]
+    if not (data.train_folders or data.val_folders):
+        hints.append(describe_yaml(tree.files))
     hint = "; ".join(filter(None, hints))
     try:
         source = _read_tree(data, tree, root)
@@ -183,7 +186,7 @@ def _divide_by_lists(
     said = ""
     if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"}):
         images = [tree.top + name for name in entries.names]
-        listed, said = _read_lists(tree, images, data)
+        listed, said = _read_lists(tree, images, entries.labels, data)
         kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
         by_kind = splits.number_kinds(set(kinds.values()))
     if not by_kind:
@@ -196,13 +199,15 @@ def _divide_by_lists(
     return (said,) if said else (), by_kind
 
 
-def _read_lists(tree: Tree, images: Sequence[str], data: schema.Data) -> tuple[dict[str, str], str]:
+def _read_lists(
+    tree: Tree, images: Sequence[str], labels: Sequence[int], data: schema.Data
+) -> tuple[dict[str, str], str]:
     """Returns the split of each image by the lists in a tree, and a line about them, as ``read_split_lists``.
 
     Where settings name the folders of train, lists that would be refused are not read, which the line says.
     """
     try:
-        return read_split_lists(tree.files, images, data)
+        return read_split_lists(tree.files, images, labels, data)
     except ConfigError as error:
         if not data.train_folders:
             raise

@@ -1,5 +1,8 @@
 """Lists of one class each, with 1 for its images and -1 or 0 for others, as ``cat_train.txt`` of Pascal VOC.
 
+Lists without -1, as converters write them, may be labels of two classes: they are lists of one class each if few images
+have 1 in several of them. Then 0 is no mark of difficult objects.
+
 Source of the layout: ``ImageSets/Main`` of the VOC2012 devkit (section 4.1): 1 for images with an object of the class,
 -1 for images without any, 0 for images with none but difficult ones.
 """
@@ -7,6 +10,7 @@ Source of the layout: ``ImageSets/Main`` of the VOC2012 devkit (section 4.1): 1 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +21,7 @@ from models.data.sources.tables.reading import Table, cell_of
 
 log = logger()
 _MARKS = frozenset(("1", "0", "-1"))
-_YES, _DIFFICULT = "1", "0"
+_YES, _DIFFICULT, _NO = "1", "0", "-1"
 _SHARED = 0.9  # of the images of all lists that the smallest list of a split has; other files are no lists of one class
 
 
@@ -41,26 +45,27 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     """
     groups: dict[tuple[str, str | None], dict[str, Table]] = {}
     for table, key in tables:
-        if table.is_bare and _has_marks(table, 1 - key):
+        if len(table.header) == 2 and _has_marks(table, 1 - key):
             folder, _, name = table.path.rpartition("/")
             word, kind = _read_name(name)
             groups.setdefault((folder, kind), {})[word] = table
-    lists = {place: group for place, group in groups.items() if _are_of_classes(group)}
+    keys = {table.path: key for table, key in tables}
+    lists = {place: group for place, group in groups.items() if _are_of_classes(group, keys)}
     if not lists:
         return None, list(tables)
     taken = {table.path for group in lists.values() for table in group.values()}
-    keys = {table.path: key for table, key in tables}
-    stated, kinds, difficult = dict[str, set[str]](), dict[str, str](), set[str]()
+    stated, kinds, difficult, has_no = dict[str, set[str]](), dict[str, str](), set[str](), False
     for (_, kind), group in lists.items():
         for word, table in group.items():
-            for image, marks in table.column(1 - keys[table.path]).items():
+            for image, marks in _marks_of(table, 1 - keys[table.path]).items():
                 stated.setdefault(image, set()).update({word} if _YES in marks else ())
                 difficult |= {image} if _DIFFICULT in marks else set()
+                has_no |= _NO in marks
                 if kind in ("train", "val", "test"):
                     kinds[image] = kind
     labels = {image: words for image, words in stated.items() if words}
     _refuse_several(labels, min(taken), len(taken), root)
-    if difficult:
+    if difficult and has_no:
         log.warning(
             "%s: %s images have objects of further classes that the lists call difficult (0)",
             root,
@@ -72,11 +77,17 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     ]
 
 
+def as_mark(text: str) -> str:
+    """Returns 0 or 1 for the spellings of no and yes; other texts as they are."""
+    return {"false": "0", "true": "1"}.get(text.lower(), text.removesuffix(".0"))
+
+
 def _has_marks(table: Table, number: int) -> bool:
-    """Whether a list has marks alone, -1 among them; 0 and 1 may be two classes."""
-    if not any(cell_of(row, number) == "-1" for rows in table.rows.values() for row in rows):
-        return False
-    return all(cell_of(row, number) in _MARKS for rows in table.rows.values() for row in rows)
+    return all(as_mark(cell_of(row, number)) in _MARKS for rows in table.rows.values() for row in rows)
+
+
+def _marks_of(table: Table, number: int) -> dict[str, set[str]]:
+    return {image: set(map(as_mark, texts)) for image, texts in table.column(number).items()}
 
 
 def _read_name(name: str) -> tuple[str, str | None]:
@@ -87,11 +98,22 @@ def _read_name(name: str) -> tuple[str, str | None]:
     return (word, kind) if separator and word and kind is not None else (stem, None)
 
 
-def _are_of_classes(group: Mapping[str, Table]) -> bool:
-    """Whether tables have marks of the same images, one table for each of several classes."""
-    images = set().union(*(table.rows for table in group.values()))
-    is_shared = all(len(table.rows) >= _SHARED * len(images) for table in group.values())
-    return len(group) > 1 and is_shared and not all(re.fullmatch(r"\d+", word) for word in group)
+def _are_of_classes(group: Mapping[str, Table], keys: Mapping[str, int]) -> bool:
+    """Whether tables have marks of the same images, or of their images alone, one table for each of several classes.
+
+    Args:
+        group: Tables by the class that their names state.
+        keys: The column of the names of images, by table.
+    """
+    if len(group) < 2 or all(re.fullmatch(r"\d+", word) for word in group):
+        return False
+    columns = [_marks_of(table, 1 - keys[table.path]) for table in group.values()]
+    marks = {mark for column in columns for marks in column.values() for mark in marks}
+    images = Counter(image for column in columns for image in column)
+    is_shared = all(len(column) >= _SHARED * len(images) for column in columns)
+    marked = Counter(image for column in columns for image, marks in column.items() if _YES in marks)
+    are_few = 2 * sum(number > 1 for number in marked.values()) < len(marked)
+    return is_shared if _NO in marks else are_few and (is_shared or marks == {_YES})
 
 
 def _refuse_several(labels: Mapping[str, set[str]], first: str, count: int, root: str) -> None:

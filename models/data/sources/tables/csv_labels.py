@@ -22,7 +22,7 @@ from infra.errors import ConfigError
 from models.data.sources.class_remarks import split_labels
 from models.data.sources.files.archive import Files
 from models.data.sources.splits import SPLIT_WORDS, split_of
-from models.data.sources.tables.class_lists import take_lists
+from models.data.sources.tables.class_lists import as_mark, take_lists
 from models.data.sources.tables.json_tables import JSON
 from models.data.sources.tables.object_cells import divide_objects
 from models.data.sources.tables.reading import Table, cell_of, read_submissions, read_tables, warn_of_predictions
@@ -296,12 +296,7 @@ def are_classes(column: Mapping[str, set[str]]) -> bool:
 
 
 def _are_marks(column: Mapping[str, set[str]]) -> bool:
-    return {_as_mark(text) for texts in column.values() for text in texts} <= {"0", "1", "-1"}
-
-
-def _as_mark(text: str) -> str:
-    """Returns 0 or 1 for the spellings of no and yes; other texts as they are."""
-    return {"false": "0", "true": "1"}.get(text.lower(), text.removesuffix(".0"))
+    return {as_mark(text) for texts in column.values() for text in texts} <= {"0", "1", "-1"}
 
 
 def _one_of_each(table: Table, others: Sequence[int]) -> dict[str, set[str]]:
@@ -311,7 +306,7 @@ def _one_of_each(table: Table, others: Sequence[int]) -> dict[str, set[str]]:
     marked: dict[str, set[str]] = {}
     for image, rows in table.rows.items():
         for row in rows:
-            numbers = [_as_mark(cell_of(row, number)) for number in others]
+            numbers = [as_mark(cell_of(row, number)) for number in others]
             if sorted(numbers) != ["0"] * (len(others) - 1) + ["1"]:
                 return {}
             marked.setdefault(image, set()).add(table.name(others[numbers.index("1")]))

@@ -80,11 +80,17 @@ def find_lists(files: Files, index: Index, count: int) -> Iterator[tuple[str, st
             yield path, kind, named, bool(is_whole)
 
 
-def describe_divisions(files: Files, index: Index, count: int) -> str:
+def describe_divisions(files: Files, index: Index, labels: Mapping[str, int]) -> str:
     """Returns a line about lists that divide the images without being named after splits; empty for none.
 
-    As ``treino.txt`` beside ``teste.txt``. Lists of the images of one folder each are about classes.
+    As ``treino.txt`` beside ``teste.txt``. Lists of the images of one class each are about classes.
+
+    Args:
+        files: The tree.
+        index: The images, which the lists may name.
+        labels: The class of each image.
     """
+    count = len(labels)
     folders: dict[str, list[int]] = {}
     for row, path in enumerate(files.names):
         folder, _, name = path.rpartition("/")
@@ -96,9 +102,9 @@ def describe_divisions(files: Files, index: Index, count: int) -> str:
         read = {files.names[row]: _read_images(files, row, index) for row in rows}
         lists = {path: named for path, (named, is_whole) in read.items() if named and is_whole}
         every = set().union(*lists.values())
-        above = [{image.rpartition("/")[0] for image in named} for named in lists.values()]
+        classes = [{labels[image] for image in named} for named in lists.values()]
         is_divided = len(lists) > 1 and sum(map(len, lists.values())) == len(every) >= LISTED * count
-        if is_divided and sum(map(len, above)) > len(set().union(*above)):
+        if is_divided and sum(map(len, classes)) > len(set().union(*classes)):
             return (
                 f"splits are drawn, not those of {list_some(sorted(lists))}, which divide the images: if they are "
                 "splits, name them train, val and test"

@@ -108,12 +108,15 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
     return None, {}
 
 
-def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> tuple[dict[str, str], str]:
+def read_split_lists(
+    files: Files, images: Sequence[str], labels: Sequence[int], data: schema.Data
+) -> tuple[dict[str, str], str]:
     """Returns the split of each image by the lists in a tree, and a line about them; empty if there are none.
 
     Args:
         files: The tree.
         images: Paths of the images that have a class.
+        labels: Their classes.
         data: Settings, of which ``label_field`` is the header of the column that has the classes, and no splits, and
             ``folds`` and ``fold`` choose one of the folds that a column states.
 
@@ -152,7 +155,7 @@ def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> 
                     return kinds, said
                 unread = unread or said
     _refuse_partial(files.root, divisions, images)
-    return {}, unread or describe_divisions(files, index, len(images))
+    return {}, unread or describe_divisions(files, index, dict(zip(images, labels, strict=True)))
 
 
 def _group(listed: Sequence[tuple[str, str, set[str], bool]], count: int) -> dict[tuple[str, ...], _Lists]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
+from conf.text import list_some
 from models.data.sources.files.archive import Files
 from models.data.sources.splits import split_of
-from models.data.sources.tables.image_names import index_images, names_one
+from models.data.sources.tables.image_names import index_images, match_name, names_one
 from models.data.sources.tables.json_tables import JSON_LINES
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import (
@@ -22,6 +24,8 @@ from models.data.sources.tables.reading import (
 
 _OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5", ".npy", ".npz")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
+_YAML, _MAX_YAML_BYTES = (".yaml", ".yml"), 2**20
+_FEW = 20
 _LABEL_BYTES = 2  # of a label, at least
 _SHOWN = 60  # characters of a line in a message
 
@@ -45,7 +49,64 @@ def describe_others(files: Files, images: Sequence[str]) -> str:
         packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
         if name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES):
             return f" ({path} is not read: save its names and classes as a CSV file)"
+    return _describe_names(files, stems)
+
+
+def _describe_names(files: Files, index: Mapping[str, str | None]) -> str:
+    """Returns a remark on texts that list names of images and nothing else, perhaps of a class each; empty for none."""
+    lists = []
+    for row, path in enumerate(files.names):
+        if path.lower().endswith(SUFFIXES) and files.sizes[row] <= MAX_BYTES:
+            lines = [line.strip() for line in decode(files.read(row)).splitlines() if line.strip()]
+            named = sum(match_name(line, index) is not None for line in lines[:_FEW])
+            lists += (
+                [path] if lines and named == len(lines[:_FEW]) and split_of(path.rpartition("/")[2]) is None else []
+            )
+    if len(lists) < 2:
+        return ""
+    return (
+        f" ({list_some(sorted(lists))} list names of images without their classes: if each has those of one class, "
+        "save all in a CSV file with the columns image and label)"
+    )
+
+
+def describe_yaml(files: Files) -> str:
+    """Returns the settings for the splits that a YAML file states, as of YOLO; empty unless folders have other names.
+
+    As ``train: first`` and ``val: second`` in ``data.yaml``, whose paths may begin elsewhere (``../first/images``).
+    """
+    rows = [row for row, path in enumerate(files.names) if path.lower().endswith(_YAML)]
+    rows = [row for row in rows[:_FEW] if files.sizes[row] <= _MAX_YAML_BYTES]  # more are about an image each
+    if not rows:
+        return ""
+    folders = {name.rsplit("/", up)[0] for name in files.names for up in range(1, name.count("/") + 1)}
+    for row in rows:
+        stated = _read_folders(decode(files.read(row)), folders)
+        train, *held_out = stated.values() or ("",)
+        is_known = all(kind in map(split_of, folder.split("/")) for kind, folder in stated.items())
+        if "train" in stated and held_out and not is_known:
+            return (
+                f"{files.names[row]} states other splits than the names of folders: data.train_folders=[{train}] "
+                f"data.val_folders=[{','.join(held_out)}] takes them"
+            )
     return ""
+
+
+def _read_folders(text: str, folders: Collection[str]) -> dict[str, str]:
+    """Returns the folders that the keys train, val and test of a YAML file name, by the ends of their paths."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    stated: dict[str, str] = {}
+    for kind in ("train", "val", "test") if isinstance(content, dict) else ():
+        parts = [part for part in re.split(r"[\\/]", str(content.get(kind, ""))) if part.strip(".")]
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        if (folder := next((end for end in ends if end in folders), "")) != "":
+            stated[kind] = folder
+    return stated
 
 
 def find_unread_labels(files: Files, images: Sequence[str]) -> str:

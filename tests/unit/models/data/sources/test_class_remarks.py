@@ -79,3 +79,17 @@ def test_rows_with_several_labels_are_those_of_a_multi_label_set(
     source = open_tree(tmp_path, flat("images/") | {name: f"image{separator}label\n{''.join(rows)}".encode()})
     assert source.classes == ("a", "b")
     assert f"{name}: 1 rows have several labels, of which the first counts, first that of 4.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names", [("01", "1"), ("1.0", "1"), ("0x1", "1"), ("golden_retriever", "golden retriever"), ("A-b", "a_b")]
+)
+def test_classes_of_one_name_in_several_spellings_are_said(names: tuple[str, str], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, {path: image for name in names for path, image in flat(f"{name}/", 3).items()})
+    shown = ", ".join(map(ascii, sorted(names)))
+    assert source.class_differences[0] == f"classes whose names look alike: {shown}"
+
+
+def test_negative_numbers_are_other_classes_than_positive_ones(tmp_path: Path) -> None:
+    files = {path: image for name in ("-1", "1", "2") for path, image in flat(f"{name}/", 3).items()}
+    assert not any("look alike" in line for line in open_tree(tmp_path, files).class_differences)

@@ -397,3 +397,32 @@ def test_folders_that_most_classes_have_may_be_the_classes(tmp_path: Path) -> No
     folders = {f"{patient}/{label}": 2 for patient in range(10) for label in (0, 1) if patient or label}
     with pytest.raises(ConfigError, match="every class has the same folders 0, 1, which count neither as classes nor"):
         open_tree(tmp_path, tree(folders))
+
+
+@pytest.mark.parametrize(
+    "paths", ["train: first\nval: second\n", "path: ../set\ntrain: ../first\nval: ..\\second\nnames: [a, b]\n"]
+)
+@pytest.mark.parametrize("folders", [("first", "second"), ("val", "train")])
+def test_a_yaml_file_that_states_other_splits_is_named_with_the_settings_that_take_them(
+    paths: str, folders: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = folders
+    files = tree({f"{top}/{label}": 3 for top in folders for label in "ab"})
+    files["data.yaml"] = paths.replace("first", first).replace("second", second).encode()
+    said = "data.yaml states other splits than the names of folders: "
+    said += f"data.train_folders=[{first}] data.val_folders=[{second}]"
+    if first == "val":
+        open_tree(tmp_path, files)
+        assert said in caplog.text
+    else:
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            open_tree(tmp_path, files)
+
+
+def test_a_yaml_file_that_states_the_splits_of_the_folders_is_not_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = tree({f"{top}/{label}": 3 for top in ("train", "valid") for label in "ab"})
+    for text in (b"train: ../train\nval: ../valid/images\nnames: [a, b]\n", b"train: 3\nval: [", b"- train\n"):
+        open_tree(tmp_path, files | {"data.yaml": text})
+    assert "states other splits" not in caplog.text

@@ -52,6 +52,48 @@ def test_lists_of_one_class_each_are_read_where_each_image_is_in_one(
     assert all(int(Path(name.decode()).stem) % 3 == label for name, label in rows)
 
 
+def write_marks(no: str, yes: str = " 1", header: str = "", suffix: str = "txt") -> dict[str, bytes]:
+    """Lists of one class each with other marks; without a mark for the images of other classes if it is empty."""
+    lists = {}
+    for number, word in enumerate(WORDS):
+        rows = "".join(f"{i}.jpg{mark}\n" for i in range(12) if (mark := yes if i % 3 == number else no))
+        lists[f"{word}.{suffix}"] = (header + rows).encode()
+    return IMAGES | lists
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        write_marks(" 0"),
+        write_marks(""),
+        write_marks(" False", " True"),
+        write_marks(",0", ",1", "image,is_present\n", "csv"),
+    ],
+)
+def test_lists_of_one_class_each_need_no_mark_of_minus_one(files: dict[str, bytes], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, files)
+    assert (source.classes, counts(source), source.class_differences) == (WORDS, [12, 0, 0], ())
+    rows = zip(source.names.tolist(), source.labels.tolist(), strict=True)
+    assert all(int(Path(name.decode()).stem) % 3 == label for name, label in rows)
+
+
+def test_two_tables_with_mostly_the_same_labels_of_zero_and_one_are_no_lists_of_classes(tmp_path: Path) -> None:
+    tables = {
+        f"{name}.csv": "".join(f"{i}.jpg,{int(i % 2 == 0 or i == changed)}\n" for i in range(12)).encode()
+        for name, changed in (("first", 0), ("second", 5))
+    }
+    with pytest.raises(ConfigError, match=r"images/5\.jpg is 0 and 1, in first\.csv and second\.csv; keep one of them"):
+        open_tree(tmp_path, IMAGES | tables)
+
+
+def test_texts_with_the_names_of_images_alone_are_named(tmp_path: Path) -> None:
+    said = (
+        r"\(ant\.txt, bee\.txt, cat\.txt list names of images without their classes: if each has those of one class, s"
+    )
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, write_marks("", "\n"))
+
+
 def test_images_in_several_lists_of_one_class_each_are_those_of_a_multi_label_set(tmp_path: Path) -> None:
     said = (
         r"ImageSets/Main/ant_train.txt and 5 more are lists of one class each, .* 1 of 12 images are in several "

@@ -391,6 +391,6 @@ def test_lists_of_other_names_that_divide_the_images_are_named(names: tuple[str,
     assert source.class_differences[0].startswith(said)
 
 
-def test_lists_of_the_images_of_a_folder_each_are_no_splits(tmp_path: Path) -> None:
+def test_lists_of_the_images_of_a_class_each_are_no_splits(tmp_path: Path) -> None:
     texts = {f"{label}.txt": text([one for one in IMAGES if one.startswith(label)]) for label in ("ant", "bee", "cat")}
     assert open_tree(tmp_path, FILES | texts).class_differences == ()
