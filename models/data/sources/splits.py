@@ -40,7 +40,20 @@ _BOTH = "trainval"  # kind of a folder that holds train and val
 # Words of names that say nothing of the content.
 FILLERS = (
     *("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpegs", "jpeg", "jpg", "png"),
-    *("dataset", "datasets", "data", "sets", "set", "splits", "split", "subset", "folder", "files", "samples"),
+    *(
+        "dataset",
+        "datasets",
+        "data",
+        "sets",
+        "set",
+        "splits",
+        "split",
+        "subset",
+        "folder",
+        "files",
+        "samples",
+        "default",
+    ),
 )
 _STAGES = frozenset(("stg", "stage", "part", "public", "private"))  # of a competition, whose test has several
 _HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)

@@ -272,7 +272,7 @@ def _no_data_error(root: str) -> ConfigError:
         quoted = f"; {bare} does: quotes and backslashes count as they are" * (bare != root and os.path.lexists(bare))
         return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does{quoted}")
     hint = "; give the folder with the images: tables in it are read" * root.lower().endswith(
-        (".csv", ".jsonl", ".tsv")
+        (".csv", ".jsonl", ".tsv", ".json", ".txt", ".lst", ".yaml", ".yml")
     )
     if form := find_format(root, Container(root).read(0, HEAD_BYTES) if Path(root).is_file() else b""):
         hint = f"; {describe(Path(root).name, form)}"

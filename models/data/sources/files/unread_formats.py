@@ -31,7 +31,7 @@ _FORMATS = tuple(
     for name, pattern, opener in (
         ("Parquet, as of Hugging Face", r"\.parquet$", f"datasets.load_dataset and {_HUGGING_FACE}"),
         ("Arrow, as of Hugging Face", r"\.(arrow|feather)$", f"datasets.load_from_disk and {_HUGGING_FACE}"),
-        ("TFRecord of TensorFlow", r"\.tfrecords?\b", "tf.data.TFRecordDataset, or tfds.load for a set of TFDS"),
+        ("TFRecord of TensorFlow", r"\.tfrec(ords?)?\b", "tf.data.TFRecordDataset, or tfds.load for a set of TFDS"),
         ("ArrayRecord of TFDS", r"\.array_record\b", "tfds.data_source"),
         ("TFRecord of TensorFlow", r"-\d{5}-of-\d{5}$", "tf.data.TFRecordDataset, or tfds.load for a set of TFDS"),
         ("HDF5", r"\.(h5|hdf5|hdf|he5)$", f"h5py.File and {_ARRAYS}"),

@@ -201,7 +201,8 @@ def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:
         return "; names with backslashes are those of a Windows archive: give data.path the archive itself"
     samples = {name.rpartition(".")[0] for name in tree.images}
     if any(name.endswith((".cls", ".json")) and name.rpartition(".")[0] in samples for name in tree.files.names):
-        return "; data=webdataset reads shards, which have NAME.jpg beside NAME.cls or NAME.json"
+        made = ", as tar --sort=name -cf shard.tar -C FOLDER . makes one" * Path(tree.files.root).is_dir()
+        return f"; data=webdataset reads shards, tars with NAME.jpg beside NAME.cls or NAME.json{made}"
     return ""
 
 

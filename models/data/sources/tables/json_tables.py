@@ -2,7 +2,7 @@
 
 Sources of the layouts: cocodataset.org/#format-data, which iNaturalist's ``train2018.json`` has too;
 ``split_zhou_DATASET.json`` of github.com/KaiyangZhou/CoOp; ``dataset.json`` of github.com/NVlabs/stylegan3;
-``meta/train.json`` of Food-101.
+``meta/train.json`` of Food-101; docs.voxel51.com, FiftyOneImageClassificationDataset.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ def _read_value(content: Any) -> list[list[str]]:
     labels = content.get("labels")
     if isinstance(labels, list) and labels and all(isinstance(one, list) for one in labels):  # of StyleGAN
         return [["file_name", CATEGORY], *_read_records(content["labels"])[1:]]
+    if isinstance(labels, dict) and isinstance(content.get("classes"), list):  # of FiftyOne
+        return [["file_name", CATEGORY], *_number_classes(labels, content["classes"])]
     if divided := _find_splits(content):
         parts = [(key, _read_value(rows)) for key, rows in divided.items()]
         header = next((rows[0] for _, rows in parts if len(rows) > 1), [])
@@ -116,6 +118,12 @@ def _read_value(content: Any) -> list[list[str]]:
         named = [(name, key) for key, names in content.items() for name in names if isinstance(name, str)]
         return [["", ""], *map(list, named)] if len(content) > 1 else []
     return [["", ""], *([key, text] for key, value in content.items() if (text := _as_text(value)))]
+
+
+def _number_classes(labels: Mapping[str, Any], classes: Sequence[Any]) -> list[list[str]]:
+    """Returns a row for each image with the name of its class, by number; other labels stay as they are."""
+    names = {str(number): _as_text(name) for number, name in enumerate(classes)}
+    return [[image, names.get(text := _as_text(label), text)] for image, label in labels.items()]
 
 
 def _find_splits(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from braceexpand import braceexpand
 
 from conf import schema
 from conf.data_set import IN_PLACE, REWRITTEN
-from conf.text import count, logger
+from conf.text import count, list_some, logger
 from infra import store
 from infra.environment import cache_folder, make_cache
 from infra.errors import ConfigError, NotFoundError
@@ -44,6 +44,7 @@ _TABLES = ("parquet", "arrow")  # which may also be tables about the samples
 _UNFINISHED = ("part", "partial", "tmp", "crdownload", "aria2", "download", "incomplete")
 _TRIED = 3  # shards that are looked for one by one before their folder is listed
 _HEXADECIMAL = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*\b")  # numbers, and digests as in names of uploads
+_LAST_NUMBER = re.compile(r"(.*?)(\d{1,9})(\D*)", re.DOTALL)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)(?:\.\.\d+)?\}")
 
 
@@ -185,6 +186,21 @@ def name_without_number(name: str) -> str:
     """Returns the words of a shard's name, or of its folder if it is a number, as ``treino`` of ``treino-0001.tar``."""
     parts = (_HEXADECIMAL.sub("", part.partition(".")[0].replace("_", " ")) for part in reversed(name.split("/")))
     return next(filter(None, (" ".join(words_of(part)) for part in parts)), "")
+
+
+def find_gaps(names: Collection[str]) -> str:
+    """Returns the shards that are missing between others by their numbers; empty for none, or if most are missing."""
+    series: dict[tuple[str, str], dict[int, str]] = {}
+    for name in names:
+        if numbered := _LAST_NUMBER.fullmatch(name):
+            series.setdefault((numbered[1], numbered[3]), {})[int(numbered[2])] = numbered[2]
+    missing = []
+    for (before, after), numbers in series.items():
+        if max(numbers) - min(numbers) < 2 * len(numbers) - 1:
+            absent = [number for number in range(min(numbers), max(numbers)) if number not in numbers]
+            width = len(next(iter(numbers.values())))
+            missing += [f"{before}{number:0{width}d}{after}" for number in absent]
+    return list_some(missing) if missing else ""
 
 
 def may_be_shard(name: str, shards: Collection[str]) -> bool:

@@ -122,7 +122,8 @@ def find_labels(suffix: str, content: Any, label_field: str | None) -> dict[str,
         name = label_field or suffix
         return _plain({name: content}) or {name: _UNREAD}
     if label_field is None:
-        return _plain({f"json.{key}": content[key] for key in _KEYS if key in content})
+        known = {str(key).lower(): value for key, value in reversed(content.items())}
+        return _plain({f"json.{key}": known[key] for key in _KEYS if key in known})
     value: Any = content
     for key in split_field(label_field)[1]:
         value = value.get(key) if isinstance(value, dict) else None

@@ -11,6 +11,7 @@ Every member that does not become part of a sample is counted by reason, as in a
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +28,14 @@ from models.data.sources.files.container import Container, join_parts
 from models.data.sources.files.image_format import CONVERTIBLE, DECODED, describe_kind
 from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.unused import Unused
-from models.data.sources.wds.addresses import ShardAddresses, find_shards, may_be_shard, name_without_number
+from models.data.sources.wds.addresses import ShardAddresses, find_gaps, find_shards, may_be_shard, name_without_number
 from models.data.sources.wds.labels import FIELDS, NUMBER, LabelReader, is_read, split_field
 from models.data.sources.wds.scan import Shard, scan
 
 log = logger()
 _SCAN_THREADS = 8
+# Files beside shards that may have the names of numbered classes.
+_CLASS_NAMES = re.compile(r".*(class|label|categor|synset).*\.(txt|json|ya?ml|pbtxt)", re.IGNORECASE)
 _FEW_NAMES = 4  # of shards, which may be those of splits
 _MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
 
@@ -125,8 +128,17 @@ def _report(
             f"{repeated:,}",
             next(key for key, number in keys.items() if number > 1),
         )
+    if gaps := find_gaps(shards.parts):
+        log.warning("%s: the numbers of the shards have gaps, as if shards were missing: no %s", data.name, gaps)
+    if data.class_file is None and all(map(NUMBER.fullmatch, source.classes)):
+        for name in shards.others:
+            if _CLASS_NAMES.fullmatch(name.rpartition("/")[2]):
+                path = join_parts(shards.root, name)
+                log.info("%s: data.class_file=%s would give the classes their names, if it has these", data.name, path)
+    for line in _describe_fields(scans, label_field):
+        log.warning("%s: %s", data.name, line)
     words = Counter(map(name_without_number, shards.parts))
-    if set(shards.parts.values()) == {listing.TRAIN} and 1 < len(words) <= _FEW_NAMES:
+    if set(shards.parts.values()) == {listing.TRAIN} and 1 < len(words) <= _FEW_NAMES and min(map(len, words)) > 1:
         log.warning(
             "%s: the shards of %s are all train, and a part of them becomes val; data.val_path names the shards of val",
             data.name,
@@ -136,6 +148,27 @@ def _report(
         log.warning("%s: all images are of one class, %s", data.name, source.classes[source.labels[0]])
     for line in (*source.missing, *source.class_differences, *source.unused):
         log.warning("%s: %s", data.name, line)
+
+
+def _describe_fields(scans: Sequence[Shard], label_field: str) -> list[str]:
+    """Returns a line for each other field whose labels divide the samples in another way, as classes of their own."""
+    lines = []
+    present = {field for shard in scans for sample in shard.samples[:1] for field in sample.labels}
+    for field in (field for field in FIELDS if field in present and field != label_field):
+        samples = (sample.labels for shard in scans for sample in shard.samples)
+        pairs = Counter(
+            (labels[label_field], labels[field])
+            for labels in samples
+            if label_field in labels and field in labels and is_read(labels[field])
+        )
+        mine, others = {one for one, _ in pairs}, {other for _, other in pairs}
+        is_equal = len(mine) == len(others) == len(pairs) and (mine != others or all(one == two for one, two in pairs))
+        if len(others) > 1 and 2 * len(others) <= pairs.total() and not is_equal:  # not captions, nor one text for all
+            lines.append(
+                f"the classes are the {len(mine):,} labels of {label_field}, and not the {len(others):,} of {field}, "
+                f"which divide the samples in another way: data.label_field={field} takes these"
+            )
+    return lines
 
 
 def _choose_field(scans: Sequence[Shard]) -> str:

@@ -16,6 +16,7 @@ FORMATS = {
     "00000.tfrecord": "TFRecord of TensorFlow",
     "cifar10/3.0.2/cifar10-train.tfrecord-00000-of-00001": "TFRecord of TensorFlow",
     "train-00000-of-01024": "TFRecord of TensorFlow",
+    "tfrecords/ld_train00-1338.tfrec": "TFRecord of TensorFlow",
     "x-train.array_record-00000-of-00001": "ArrayRecord of TFDS",
     "data/train-00000-of-00001.parquet": "Parquet, as of Hugging Face",
     "train/data-00000-of-00001.arrow": "Arrow, as of Hugging Face",

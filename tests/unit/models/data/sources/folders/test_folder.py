@@ -375,7 +375,7 @@ def test_images_named_as_masks_of_others_are_said(tmp_path: Path) -> None:
         ),
         (
             {"1.jpg": photo(1), "1.cls": b"1"},
-            "data=webdataset reads shards, which have NAME.jpg beside NAME.cls or NAME.json",
+            "data=webdataset reads shards, tars with NAME.jpg beside NAME.cls or NAME.json",
         ),
     ],
 )

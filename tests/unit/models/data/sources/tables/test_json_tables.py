@@ -131,3 +131,17 @@ def test_splits_in_the_objects_of_json_lines_are_read(tmp_path: Path) -> None:
 
     source = open_tree(tmp_path, described("export.jsonl", line))
     assert (source.classes, counts(source)) == (("ant", "bee"), [6, 0, 2])
+
+
+def test_labels_by_number_beside_the_names_of_the_classes_are_read(tmp_path: Path) -> None:
+    """As FiftyOne exports them."""
+    content = {"classes": ["bee", "ant"], "labels": {f"{i:03d}": i % 2 for i in range(8)}}
+    files = {f"data/{i:03d}.jpg": photo(i) for i in range(8)} | {"labels.json": json.dumps(content).encode()}
+    source = open_tree(tmp_path, files)
+    assert (source.classes, source.labels.tolist()) == (("ant", "bee"), [1, 0] * 4)
+
+
+def test_a_folder_of_an_export_named_default_is_no_class(tmp_path: Path) -> None:
+    files = {f"images/default/{i:03d}.jpg": photo(i) for i in range(8)} | {"annotations/default.json": b"{}"}
+    with pytest.raises(ConfigError, match=r"all images are in default/, which names no class"):
+        open_tree(tmp_path, files)

@@ -692,3 +692,57 @@ def test_shards_of_few_names_are_said_to_be_all_train(
         write_shards(tmp_path / f"{name}-%03d.tar", numbered(3, first=3 * number))
     assert open_shards(tmp_path).own_val is False
     assert (f"the shards of {' and '.join(sorted(names))} are all train, and a part" in caplog.text) == is_said
+
+
+def with_two(first: Callable[[int], str], second: Callable[[int], Any]) -> list[dict[str, Any]]:
+    return [{"jpg": photo(i), "cls": first(i), "json": {"Label": second(i)}} for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (
+            with_two(lambda i: str(i % 2), lambda i: i % 4),
+            "the classes are the 2 labels of cls, and not the 4 of json.l",
+        ),
+        (
+            with_two(lambda i: "0", lambda i: "ab"[i % 2]),
+            "the classes are the 1 labels of cls, and not the 2 of json.la",
+        ),
+        (
+            with_two(lambda i: "ab"[i % 2], lambda i: "ba"[i % 2]),
+            "and not the 2 of json.label, which divide the samples",
+        ),
+        (with_two(lambda i: str(i % 2), lambda i: "ab"[i % 2]), ""),
+        (with_two(lambda i: str(i % 2), lambda i: f"a photo {i}"), ""),
+        (with_two(lambda i: str(i % 2), lambda i: "all"), ""),
+    ],
+)
+def test_a_field_that_divides_the_samples_in_another_way_is_said(
+    samples: list[dict[str, Any]], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_shards(write_shards(tmp_path / "%03d.tar", samples))
+    assert ("in another way" in caplog.text, said in caplog.text) == (bool(said), True)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"), [((0, 2, 3), "as if shards were missing: no s-001.tar"), ((0, 1), ""), ((0, 90), "")]
+)
+def test_gaps_in_the_numbers_of_shards_are_said(
+    numbers: tuple[int, ...], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in numbers:
+        folder = write_shards(tmp_path / "new" / "%d.tar", numbered(3, first=3 * number))
+        (folder / "0.tar").rename(tmp_path / f"s-{number:03d}.tar")
+    open_shards(tmp_path)
+    assert ("have gaps" in caplog.text, said in caplog.text) == (bool(said), True)
+
+
+def test_names_of_classes_beside_shards_with_numbers_are_named_with_their_setting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shards(tmp_path / "s-%03d.tar", numbered(6))
+    (tmp_path / "classnames.txt").write_text("ant\nbee\ncat\n")
+    with caplog.at_level(logging.INFO, "effnet"):
+        open_shards(tmp_path)
+    assert f"data.class_file={tmp_path}/classnames.txt would give the classes their names" in caplog.text
