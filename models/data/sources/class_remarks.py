@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?|0x[0-9a-f]+")
 _SEPARATOR = re.compile(r"[|;,/+&]+|\s+")
 _MARKED = re.compile(r"[|;,/+&]|\band\b")  # what names of classes with several words have not
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
+_QUOTED = re.compile(r"\[.*['\"]\s*,\s*['\"].*\]$")  # a list of several texts as Python or JSON writes it
 _LIST = "[](){}'\""  # characters around the labels of a list
 _MISSING = ("none", "na", "unlabeled", "unlabelled", "unannotated", "missing", "nan", "null")  # casefolded names
 _MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
@@ -117,7 +118,7 @@ def split_labels(text: str) -> list[str]:
 
 
 def _is_combined(name: str, words: Collection[str], known: set[str], repeated: set[str]) -> bool:
-    if known.issuperset(words):
+    if known.issuperset(words) or _QUOTED.match(name) is not None:
         return True
     is_marked = _MARKED.search(name) is not None and not known.isdisjoint(words)
     return is_marked or (re.search("[|;,]", name) is not None and repeated.issuperset(words))

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from conf.text import list_some
 from infra.errors import ConfigError
-from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no_class, names_unlabelled
+from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no_class, names_unlabelled, short_kinds
 
 Paths = Sequence[Sequence[str]]  # the folders and the name of each image
 _SHARE = 0.8  # of the folders that would be classes: some of many patients may lack a class
@@ -152,7 +152,7 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
     prefix = below[top][0]
     one, level = f"{top}{prefix}".rstrip("/"), 2 + prefix.count("/")
     are_splits = ""
-    if images and level == 2 and len(inside) <= _FEW:
+    if images and level == 2 and len(inside) <= _FEW and not short_kinds(shared):
         counts = Counter(name.partition("/")[0] for name in images)
         train, *held_out = sorted((folder.rstrip("/") for folder in inside), key=lambda folder: -counts[folder])
         are_splits = (
@@ -166,7 +166,7 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
         f"data.val_folders name the folders above them, and data.train_folders=[{one}] takes those of one alone, as of "
         "several versions of a set; if they are groups, as the patients of every class, "
         f"data.group_level={level} keeps each in one split; "
-        "if they are splits, move them above the classes; "
+        "if they are splits, name them train, val and test; "
         f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
     )
 

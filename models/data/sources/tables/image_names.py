@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from urllib.parse import unquote
 
 from models.data.sources.splits import split_of
 
@@ -89,8 +90,10 @@ def match_name(text: str, index: Mapping[str, str | None]) -> str | None:
             if end in index:
                 return index[end]
         if "/" not in path:
-            return None
+            break
         path = path.partition("/")[2]
+    address = unquote(text.partition("?")[0]) if "%" in text or "?" in text else text  # as images of the web
+    return None if address == text else match_name(address, index)
 
 
 def names_one(text: str, images: Sequence[str]) -> bool:

@@ -45,14 +45,11 @@ from models.data.sources.tables.reading import Table, cell_of, decode, read_tabl
 log = logger()
 _STRUCTURED = (*JSON_LINES, JSON, MATLAB)
 _PARTITION = {"0": "train", "1": "val", "2": "test"}
-_IS_TRAIN = {"1": "train", "true": "train", "0": "test", "false": "test"}
-_IS_VAL = {"0": "train", "false": "train", "1": "val", "true": "val"}
-_CODES = (
-    dict.fromkeys(("is_train", "is_training", "is_training_image", "istrain", "train"), _IS_TRAIN)
-    | dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "is_test", "test"), _IS_VAL)
-    | {"partition": SPLIT_WORDS | _PARTITION}
-)  # codes of columns, by their header; of other columns the words of splits
-_SPLIT_HEADERS = ("split", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
+_YES, _NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
+_IS_TRAIN = dict.fromkeys(_YES, "train") | dict.fromkeys(_NO, "test")
+_IS_VAL = dict.fromkeys(_YES, "val") | dict.fromkeys(_NO, "train")
+_MARKS = frozenset(("is", "in", "flag"))  # words of headers of columns with yes and no, as is_test_image
+_SPLIT_HEADERS = ("split", "set", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
 _MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 _FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
 _WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
@@ -91,7 +88,7 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
     is_partition = "partition" in table.path.rpartition("/")[2].lower()
     for number in range(len(table.header)):
         header = cell_of(table.header, number).lower()
-        codes = _CODES["partition"] if is_partition and len(table.header) == 2 else _CODES.get(header, SPLIT_WORDS)
+        codes = _codes_by_header("partition" if is_partition and len(table.header) == 2 else header)
         column = {} if number == classes else table.column(number)
         texts_of_column = {text.lower() for texts in column.values() for text in texts}
         if texts_of_column <= SPLIT_WORDS.keys():  # the header may be a row
@@ -106,6 +103,16 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
         if "train" in present and len(present) > 1 and "" not in present:
             return number, {image: min(one) for image, one in kinds.items()}
     return None, {}
+
+
+def _codes_by_header(header: str) -> dict[str, str]:
+    """Returns the kinds of splits by the texts of a column, which of most columns are the words of splits."""
+    if header == "partition":
+        return SPLIT_WORDS | _PARTITION
+    kind = split_of("train" if header == "istrain" else header)
+    if kind is None or not _MARKS.issuperset(rest_of(header)):
+        return SPLIT_WORDS
+    return _IS_TRAIN if kind == "train" else _IS_VAL
 
 
 def read_split_lists(
@@ -189,7 +196,8 @@ def _describe_others(lists: Sequence[tuple[str, str]]) -> str:
     """Returns a line about texts named after train and a held-out split that name no image; empty for others."""
     if not {"train"} < {kind for _, kind in lists}:
         return ""
-    return f"splits are drawn: {list_some(sorted(path for path, _ in lists))} name none of the images"
+    named = list_some(sorted(path for path, _ in lists))
+    return f"splits are drawn: {named} name none of the images, or several by one name"
 
 
 def _read_names(images: Sequence[str]) -> dict[str, str]:

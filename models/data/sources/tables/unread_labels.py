@@ -25,6 +25,7 @@ from models.data.sources.tables.reading import (
 _OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5", ".npy", ".npz")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _YAML, _MAX_YAML_BYTES = (".yaml", ".yml"), 2**20
+_MAX_TEXT_BYTES = 2**24  # of a file with another suffix than those of tables
 _FEW = 20
 _LABEL_BYTES = 2  # of a label, at least
 _SHOWN = 60  # characters of a line in a message
@@ -44,12 +45,24 @@ def describe_others(files: Files, images: Sequence[str]) -> str:
             continue
         if name.endswith((".csv", ".tsv", *JSON_LINES)):
             lines = [line for line in decode(files.read(row)).splitlines() if line.strip()]
+            if any(match_name(line.strip(), stems) for line in lines[:_FEW]):
+                return f" ({path} names images, and has no column of their classes)"
             shown = ascii(lines[min(1, len(lines) - 1)][:_SHOWN]) if lines else "empty"
             return f" ({path} names none of the images; its second line is {shown})"
         packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
         if name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES):
             return f" ({path} is not read: save its names and classes as a CSV file)"
-    return _describe_names(files, stems)
+    return _describe_names(files, stems) or _describe_text(files, images, stems)
+
+
+def _describe_text(files: Files, images: Sequence[str], index: Mapping[str, str | None]) -> str:
+    """Returns a remark on the first file of another suffix that has the name of an image; empty for none."""
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2]
+        is_other = name not in index and name.rpartition(".")[0] not in index and not name.lower().endswith(SUFFIXES)
+        if is_other and 0 < files.sizes[row] <= _MAX_TEXT_BYTES and names_one(decode(files.read(row)), images):
+            return f" ({path} has names of images and is not read: save these and their classes as a CSV file)"
+    return ""
 
 
 def _describe_names(files: Files, index: Mapping[str, str | None]) -> str:

@@ -18,6 +18,8 @@ from models.data.sources.class_remarks import describe_labels
             "1 classes look like several labels of one image and count as classes, as 'rust|s",
         ),
         (("['a', 'b']", "['a']", "['b']"), "1 classes look like several labels of one image"),
+        (("['a', 'b']", "['a', 'c']"), "2 classes look like several labels of one image and count as classes, as "),
+        (("['red fox']", "['red wolf']"), ""),
         (("0,1", "1,2", "2,0"), "3 classes look like several labels of one image and count as classes, as '0,1'"),
         (("None", "ant", "bee"), "the class None may stand for images without a label, and counts as a class"),
         (("-1", "0", "1"), "the class -1 may stand for images without a label, and counts as a class"),

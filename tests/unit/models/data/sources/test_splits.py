@@ -394,3 +394,10 @@ def test_a_folder_of_other_words_beside_test_is_refused_with_the_settings_that_t
         ConfigError, match=r"data\.train_folders=\[entra.nement\] data\.val_folders=\[test\] as a split"
     ):
         open_tree(tmp_path, {f"{top}/{label}": 2 for top in ("entraînement", "test") for label in "ab"})
+
+
+def test_short_names_of_splits_below_the_classes_are_named(tmp_path: Path) -> None:
+    folders = {f"{label}/{top}": 2 for label in "abc" for top in ("tr", "te")}
+    with pytest.raises(ConfigError, match="if they are splits, name them train, val and test") as refused:
+        open_tree(tmp_path, folders)
+    assert "data.val_folders=[b,c]" not in str(refused.value)

@@ -578,3 +578,25 @@ def test_the_numbers_of_a_box_are_no_further_classes(tmp_path: Path) -> None:
     rows = "".join(f"{name},{numbers[label]} 0 1 2 2 {numbers[label]} 1 0 1 2\n" for name, label in TRUTH.items())
     source = open_tree(tmp_path, files | flat("val/") | {"val.csv": f"image,PredictionString\n{rows}".encode()})
     assert labels_of(source, VAL) == {name: numbers[label] for name, label in TRUTH.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("labels.csv", "{n}.jpg", r"labels\.csv names images, and has no column of their classes"),
+        ("labels.md", "|{n}.jpg|{c}|", r"labels\.md has names of images and is not read: save these and their classes"),
+        ("labels", "{n}.jpg {c}", r"\(labels has names of images and is not read"),
+        ("labels.py", "'{n}.jpg': '{c}',", r"labels\.py has names of images and is not read"),
+    ],
+)
+def test_a_file_that_names_the_images_and_is_no_table_of_classes_is_named(
+    name: str, line: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, flat("images/") | {name: table(line).encode()})
+
+
+@pytest.mark.parametrize("address", ["https://x.org/a/{n}.jpg?size=2", "https://x.org/images%2F{n}.jpg"])
+def test_addresses_of_the_web_name_images(address: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, flat("images/") | {"labels.csv": table(f"{address},{{c}}", "url,label").encode()})
+    assert labels_of(source, TRAIN) == TRUTH

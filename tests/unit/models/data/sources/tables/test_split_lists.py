@@ -363,7 +363,9 @@ def test_lists_that_name_no_image_are_said(tmp_path: Path) -> None:
     files = lists("train.txt", "test.txt", lambda name: name.replace("_", "-"))
     source = open_tree(tmp_path, FILES | files | {"train.py": b"train()\n", "test.py": b"test()\n"})
     assert counts(source) == [36, 0, 0]
-    assert source.class_differences == ("splits are drawn: test.txt, train.txt name none of the images",)
+    assert source.class_differences == (
+        "splits are drawn: test.txt, train.txt name none of the images, or several by one name",
+    )
 
 
 @pytest.mark.parametrize("name", ["train.txt.gz", "splits.npz", "split.pkl", "splits.xml", "fold0.txt", "folds.json"])
@@ -394,3 +396,29 @@ def test_lists_of_other_names_that_divide_the_images_are_named(names: tuple[str,
 def test_lists_of_the_images_of_a_class_each_are_no_splits(tmp_path: Path) -> None:
     texts = {f"{label}.txt": text([one for one in IMAGES if one.startswith(label)]) for label in ("ant", "bee", "cat")}
     assert open_tree(tmp_path, FILES | texts).class_differences == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "train", "test"),
+    [
+        ("is_test_image", "0", "1"),
+        ("is_training", "yes", "no"),
+        ("in_train", "True", "False"),
+        ("Test", "N", "Y"),
+        ("validation flag", "no", "yes"),
+    ],
+)
+def test_a_column_that_states_by_yes_and_no_whether_an_image_is_in_a_split_is_read(
+    header: str, train: str, test: str, tmp_path: Path
+) -> None:
+    rows = [f"{name.rpartition('/')[2]},{'ab'[i % 2]},{train if i % 3 else test}" for i, name in enumerate(IMAGES)]
+    images = {f"images/{name.rpartition('/')[2]}": photo(i) for i, name in enumerate(IMAGES)}
+    source = open_tree(tmp_path, images | {"labels.csv": text([f"image,label,{header}", *rows])})
+    assert (source.classes, counts(source)) == (("a", "b"), [24, 0, 12])
+
+
+def test_a_column_named_set_with_numbers_is_named(tmp_path: Path) -> None:
+    rows = [f"{name.rpartition('/')[2]},{'ab'[i % 2]},{1 + i % 3}" for i, name in enumerate(IMAGES)]
+    images = {f"images/{name.rpartition('/')[2]}": photo(i) for i, name in enumerate(IMAGES)}
+    source = open_tree(tmp_path, images | {"labels.csv": text(["image,label,set", *rows])})
+    assert source.class_differences == ("splits are drawn, not those of the column set of labels.csv",)
