@@ -20,6 +20,7 @@ from models.data.sources.listing import TRAIN
 from models.data.sources.tables import csv_labels, reading, unread_labels
 from models.data.sources.tables.annotations import describe_annotations
 from models.data.sources.tables.image_names import names_one
+from models.data.sources.tables.numbered_classes import read_numbered_labels
 
 log = logger()
 _FEW_TABLES, _SEARCHED_BYTES = 20, 2**24  # of tables in the folder above
@@ -212,7 +213,8 @@ def _label_by_folders(
     """Returns the labels by the folders of classes, or tables beside flat parts; and a remark on parts without any."""
     labels: dict[str, int] = {}
     remarks: dict[str, str] = {}
-    for top in parts:
+    names = {label: name for name, label in rank.items()}
+    for top in sorted(parts, key=lambda top: parts[top] != TRAIN):  # whose folders explain the numbers of the others
         folders = {path: rank[name] for name, path in folders_below(tree, top).items() if name in rank}
         inside = [name for name in tree.images if name.startswith(top)]
         for name in inside:
@@ -222,7 +224,11 @@ def _label_by_folders(
                     labels[name] = label
                     break
         if top and (flat := [name for name in inside if name not in labels]):
-            known, remarks[top] = csv_labels.read_labels(tree.files, [tree.top + name for name in flat], rank)
+            without = [tree.top + name for name in flat]
+            known, remarks[top] = csv_labels.read_labels(tree.files, without, rank)
+            if not known and remarks[top]:
+                folders_of = {tree.top + name: names[label] for name, label in labels.items()}
+                known = read_numbered_labels(tree.files, without, folders_of)
             labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
             others = sorted(folders_below(tree, top).keys() - rank.keys())
             if others and not folders and not remarks[top]:

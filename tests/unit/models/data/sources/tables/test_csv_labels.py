@@ -600,3 +600,22 @@ def test_a_file_that_names_the_images_and_is_no_table_of_classes_is_named(
 def test_addresses_of_the_web_name_images(address: str, tmp_path: Path) -> None:
     source = open_tree(tmp_path, flat("images/") | {"labels.csv": table(f"{address},{{c}}", "url,label").encode()})
     assert labels_of(source, TRAIN) == TRUTH
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_numbers_of_held_out_images_are_those_that_a_list_of_train_has_for_the_folders(
+    shift: int, tmp_path: Path
+) -> None:
+    """As ``meta/train.txt`` and ``meta/val.txt`` of OpenMMLab."""
+    numbers = {label: number + shift for number, label in enumerate(reversed(CLASSES))}
+    rows = "".join(f"{label}/{i}.jpg {numbers[label]}\n" for label in CLASSES for i in range(3))
+    val = "".join(f"{name}.jpg {numbers[label]}\n" for name, label in TRUTH.items())
+    files = divided("train/") | flat("val/") | {"meta/train.txt": rows.encode(), "meta/val.txt": val.encode()}
+    source = open_tree(tmp_path, files)
+    assert (source.classes, labels_of(source, VAL), source.unused) == (
+        CLASSES,
+        TRUTH,
+        ("2 files that are no images, first meta/train.txt",),
+    )
+    with pytest.raises(ConfigError, match=r"meta/val\.txt names images, but no column of it has these classes"):
+        open_tree(tmp_path / "2", {name: one for name, one in files.items() if name != "meta/train.txt"})

@@ -1,0 +1,43 @@
+"""Numbers in place of the classes of a held-out folder, which lists of the images of train explain.
+
+As ``val.txt`` of Caffe and OpenMMLab (``ILSVRC2012_val_00000001.JPEG 65``) beside ``train.txt``, which has a number for
+each image in the folders of classes (``n01440764/n01440764_10026.JPEG 0``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from models.data.sources.files.archive import Files
+from models.data.sources.tables.csv_labels import read_labels, texts_of
+from models.data.sources.tables.reading import read_tables
+
+
+def read_numbered_labels(files: Files, images: Sequence[str], folders: Mapping[str, str]) -> dict[str, str]:
+    """Returns the class of each image by the number that tables have for it; empty if no table explains the numbers.
+
+    Args:
+        files: The tree.
+        images: Paths of the images without a class folder.
+        folders: The class of each image in a class folder, by its path.
+
+    Raises:
+        ConfigError: Different numbers are stated for one image, or several columns of a table could have them.
+    """
+    names = _read_numbers(files, folders)
+    labels = read_labels(files, images, names.keys())[0] if names else {}
+    return {image: names[number] for image, number in labels.items()}
+
+
+def _read_numbers(files: Files, folders: Mapping[str, str]) -> dict[str, str]:
+    """Returns the class by number, by the first table with a number of its own for each class."""
+    every = set(folders.values())
+    for table, key in read_tables(files, list(folders)):
+        for column in range(len(table.header)):
+            stated = texts_of(table, column) if column != key else {}
+            pairs = {(text, folders[image]) for image, texts in stated.items() for text in texts}
+            names = dict(pairs)
+            is_for_each = len(pairs) == len(names) == len(every) and set(names.values()) == every
+            if is_for_each and all(text.isdecimal() and text.isascii() for text in names):
+                return names
+    return {}
