@@ -48,7 +48,7 @@ def read_json_lines(path: str, text: str) -> list[list[str]]:
 
 def are_json_lines(text: str) -> bool:
     """Whether the first line of a text is an object in JSON, as of a file with another suffix."""
-    first = text.lstrip().partition("\n")[0]
+    first = text.lstrip().split("\n", 1)[0]
     try:
         return first.startswith("{") and isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
