@@ -253,8 +253,10 @@ def _add_images(
 
 def _describe_beside(tree: Tree, parts: Mapping[str, int], classes: Classes) -> str:
     """Returns the settings that take a single folder with the classes of train, and no part, as val; else nothing."""
+    if parts == splits.WHOLE or set(parts.values()) != {TRAIN}:
+        return ""
     others = {name.partition("/")[0] for name in tree.images if "/" in name} - {top.rstrip("/") for top in parts}
-    if set(parts.values()) != {TRAIN} or len(others) != 1:
+    if len(others) != 1:
         return ""
     (other,) = others
     if len(folders_below(tree, f"{other}/").keys() & set(classes.names)) < 2:
