@@ -198,6 +198,8 @@ def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:
             f"; by their names {taken} were taken, and not {', '.join(others[: listing.NAMED])}: data.train_folders "
             "and data.val_folders name others, and data.train_folders=[.] takes all folders as classes"
         )
+    if not splits.SHORT_WORDS.keys().isdisjoint(top.lower().rstrip("/") for top in parts):
+        return "; data.train_folders=[.] takes all folders as classes"
     if any("\\" in name for name in tree.images):
         return "; names with backslashes are those of a Windows archive: give data.path the archive itself"
     samples = {name.rpartition(".")[0] for name in tree.images}

@@ -401,3 +401,11 @@ def test_short_names_of_splits_below_the_classes_are_named(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="if they are splits, name them train, val and test") as refused:
         open_tree(tmp_path, folders)
     assert "data.val_folders=[b,c]" not in str(refused.value)
+
+
+def test_flat_folders_with_short_names_of_splits_are_no_classes_unless_a_setting_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no folders of classes in tr/ and te/ .*; data\.train_folders=\[\.\] takes all"
+    ):
+        open_tree(tmp_path, {"tr": 4, "te": 4})
+    assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("te", "tr")
