@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
@@ -97,6 +97,30 @@ def expand_home(value: str) -> str:
     scheme = "file://" if value.startswith("file://~") else ""
     rest = value.removeprefix(scheme)
     return scheme + os.path.expanduser(rest) if rest.startswith("~") else value  # noqa: PTH111 - keeps `//` and `.`
+
+
+def change_value(word: str, change: Callable[[str], str]) -> str:
+    """An override with another value; of a list each element is changed.
+
+    Args:
+        word: ``KEY=VALUE``, without a mistake.
+        change: Function from a value, or an element without its quotes, to the new one.
+    """
+    key, _, value = word.partition("=")
+    kind = _types().get(key)
+    if get_origin(kind) is not list or not (value.startswith("[") and value.endswith("]")):
+        return f"{key}={change(value)}"
+    if _is_table(get_args(kind)[0]):
+        return word
+    return f"{key}=[{','.join(_as_element(change(element)) for element in _elements(value))}]"
+
+
+def _as_element(text: str) -> str:
+    """An element of a list as it can be typed: in quotes where it would otherwise be read as several, or as another."""
+    if "," not in text and text == text.strip() and text[:1] not in ("'", '"'):
+        return text
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"
 
 
 def in_hydra_words(word: str) -> str:

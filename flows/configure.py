@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import compose, schema
-from conf.overrides import expand_home
+from conf.overrides import change_value, expand_home
 from conf.text import logger
 from flows import form
 from infra import machine
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 VARIABLE = "EFFNET_SETTINGS"
+_LISTS_OF_FILES = ("photographs.images", "gate.weights")
 SERVICE_VARIABLES = {"s3": "AWS_ENDPOINT_URL_S3", "prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 
 
@@ -257,7 +258,12 @@ def _key(word: str) -> str:
 
 def _with_absolute_path(word: str) -> str:
     """A worker has another working folder, and perhaps another home, than the command that starts it."""
-    key, _, value = word.partition("=")
+    names_files = _key(word).endswith(("path", "class_file")) or _key(word) in _LISTS_OF_FILES
+    return change_value(word, _to_absolute if names_files else expand_home)
+
+
+def _to_absolute(value: str) -> str:
+    """A local path as an absolute one; of several patterns of WebDataset shards, ``A::B``, each of them."""
     value = expand_home(value)
-    relative = key.endswith("path") and value not in ("", "null") and "://" not in value and not value.startswith("/")
-    return f"{key}={Path(value).resolve()}" if relative else f"{key}={value}"
+    paths = [value] if Path(value).exists() else value.split("::")
+    return "::".join(path if path in ("", "null") or "://" in path else str(Path(path).resolve()) for path in paths)

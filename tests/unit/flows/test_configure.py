@@ -42,6 +42,35 @@ def test_a_worker_in_another_folder_uses_the_run_folder_and_the_data_of_the_comm
     assert config.launch.nproc_per_node == 3
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("data.class_file=names.txt", "data.class_file={here}/names.txt"),
+        ("published.class_file=null", "published.class_file=null"),
+        ("photographs.images=[a.jpg,s3://b/c.jpg]", "photographs.images=[{here}/a.jpg,s3://b/c.jpg]"),
+        ("gate.weights=['a, b.pth',/c.pth]", "gate.weights=['{here}/a, b.pth',/c.pth]"),
+        ("gate.weights=[]", "gate.weights=[]"),
+        ("data.path=a-{{0..3}}.tar::b.tar::/c.tar", "data.path={here}/a-{{0..3}}.tar::{here}/b.tar::/c.tar"),
+        ("data.path=there::it", "data.path={here}/there::it"),
+    ],
+)
+def test_every_file_that_a_setting_names_is_the_same_for_a_worker_in_another_folder(
+    word: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there::it").mkdir()
+    word = word.format()
+    assert configure.settings_of_worker_runs([word]) == [expected.format(here=tmp_path)]
+
+
+def test_a_list_of_files_is_read_by_a_worker_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "it's, [odd] (1)"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    settings = settings_of("photographs.images=[cat.jpg,'a, b.jpg']")
+    assert compose.compose(settings).photographs.images == [str(folder / "cat.jpg"), str(folder / "a, b.jpg")]
+
+
 def test_a_command_that_is_no_up_hands_only_places_to_the_worker() -> None:
     words = ["recipe.epochs=1", "storage=s3://a", "services.s3=aws", "model=b3"]
     assert configure.select_places(words) == ["storage=s3://a", "services.s3=aws"]
