@@ -289,10 +289,14 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
 
 
 def _check_end(run: JobRun, code: int, engine: Engine[Any], job: Handle) -> None:
-    if stored_result(run) is None:
-        status = _read_object_or_empty(store.join(run.job_uri, "status.json"))
-        failure = _read_object_or_empty(store.join(run.job_uri, "failure.json"))
-        _raise_error(run, status, failure, code, engine, job)
+    """Raises the error of a job that ended without the result that was requested."""
+    if stored_result(run) is not None:
+        return
+    status = _read_object_or_empty(store.join(run.job_uri, "status.json"))
+    failure = _read_object_or_empty(store.join(run.job_uri, "failure.json"))
+    _raise_error(run, status, failure, code, engine, job)
+    # The epoch is no part of the key: another command, with other rungs, has submitted or requested the same job.
+    raise errors.TransientError(f"{run.label}: the job of another command stopped at another epoch; it is resumed")
 
 
 def _raise_error(

@@ -23,6 +23,7 @@ from infra.launch.local import Command, LocalJob
 from tasks.jobs import JobRun, name_job, stored_result
 from tasks.supervise import (
     REFRESH_S,
+    _check_end,
     _raise_error,
     _submit,
     _until_done,
@@ -124,6 +125,17 @@ def test_an_adopted_job_that_its_owner_ended_may_be_tried_again(tmp_path: Path) 
     adopted = LocalJob(job_in(tmp_path).command)
     with pytest.raises(errors.TransientError, match="ended it"):
         _raise_error(run_in(tmp_path), {"state": "running"}, {}, 0, local, adopted)
+
+
+def test_a_job_that_another_command_had_stop_at_an_earlier_epoch_may_be_resumed(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    run = replace(run, job=replace(run.job, until_epoch=2))
+    store.write_json(store.join(run.job_uri, "until-00001.json"), {"epochs": 1, "steps": 55})
+    store.write_json(store.join(run.job_uri, "status.json"), {"state": "done", "exit_code": 0})
+    with pytest.raises(errors.TransientError, match="train b0: .* stopped at another epoch"):
+        _check_end(run, 0, local, LocalJob(job_in(tmp_path).command))
+    store.write_json(store.join(run.job_uri, "until-00002.json"), {"epochs": 2, "steps": 110})
+    _check_end(run, 0, local, LocalJob(job_in(tmp_path).command))
 
 
 def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tmp_path: Path) -> None:
