@@ -183,8 +183,8 @@ def list_sizes(prefix: str) -> list[tuple[str, int]]:
 def list_entries(prefix: str, at_most: int | None = None) -> list[Entry]:
     """Returns the objects below the folder ``prefix``, all or so many, sorted; one request per thousand objects."""
     if path := local_path(prefix):
-        paths = files.files_under(path)[:at_most]
-        return [Entry(f"file://{file}", files.size(file), files.modified(file)) for file in paths]
+        measured = ((file, files.measure(file)) for file in files.files_under(path)[:at_most])
+        return [Entry(f"file://{file}", *facts) for file, facts in measured if facts is not None]
     bucket, key = bucket_and_key(prefix.rstrip("/") + "/")
     with s3.connect(prefix) as (client, _):
         pages = client.get_paginator("list_objects_v2").paginate(

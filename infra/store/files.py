@@ -210,10 +210,28 @@ def modified(path: Path) -> float:
 
 
 def files_under(folder: Path) -> list[Path]:
-    """Returns all complete files under ``folder``, sorted; an empty list if the folder does not exist."""
+    """Returns all complete files under ``folder``, sorted; an empty list if the folder does not exist.
+
+    Links to folders are not followed. What another process deletes meanwhile is not listed.
+    """
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+            raise error  # part of the files would look like all of them
+
     with errors(folder):
-        paths = (path for path in folder.rglob("*") if path.is_file())
-        return sorted(path for path in paths if not (path.name[0] == "." and path.suffix == _PARTIAL))
+        paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=fail) for name in names)
+        return sorted(path for path in paths if not (path.name[0] == "." and path.suffix == _PARTIAL) and path.is_file())
+
+
+def measure(path: Path) -> tuple[int, float] | None:
+    """Returns the size of a listed file in bytes and when it was last written; None if it is gone by now."""
+    with errors(path):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_size, status.st_mtime
 
 
 def delete_under(folder: Path) -> int:
