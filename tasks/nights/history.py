@@ -12,7 +12,7 @@ from itertools import islice
 
 from conf.text import first_line, logger
 from infra import store
-from infra.errors import DataError
+from infra.errors import DataError, NotFoundError
 from infra.store.json_objects import read_object
 from tasks.nights.line import SKIPPED
 
@@ -96,7 +96,7 @@ def take_over(record: NightRecord, present: NightRecord | None) -> NightRecord:
 
 
 def read_record(uri: str) -> NightRecord | None:
-    """Returns the record of a night; None, which is logged, if it is damaged or of a newer version of effnet."""
+    """Returns the record of a night; None if there is none, or, which is logged, if it is damaged or of a newer effnet."""
     try:
         body = read_object(uri, outcome=str, verdict=str)
         lists = {key: tuple(body.get(key, ())) for key in ("unsent", "others")}
@@ -104,6 +104,8 @@ def read_record(uri: str) -> NightRecord | None:
         if earlier is not None:
             earlier = NightRecord(**earlier | dict.fromkeys(lists, ()))
         return NightRecord(**body | lists, earlier=earlier)
+    except NotFoundError:  # a user may have deleted a damaged one, as the message says
+        return None
     except (DataError, TypeError) as error:
         log.warning(
             "%s is skipped: not the record of a night, or that of a newer effnet (%s); delete it, or upgrade",

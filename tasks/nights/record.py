@@ -200,7 +200,7 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
             reason = f"the night of {record.started} did not record its end: its process or machine is gone"
             _fail(config, Night(line, other, record), CRASHED, reason)
     record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
-    earlier = read_record(uri) if store.exists(uri) else None
+    earlier = read_record(uri)
     if earlier is not None:
         record = take_over(record, earlier)
         earlier = replace(earlier, alert=None, unsent=(), others=())

@@ -67,6 +67,18 @@ def recorded(config: Config) -> list[tuple[str, str, str]]:
     return [(date, night.outcome, night.verdict) for date, night in read_nights(config.storage, LINE, 10)]
 
 
+def test_a_night_whose_record_a_user_deletes_while_it_runs_is_recorded_at_its_end(
+    config: Config, sent: list[str]
+) -> None:
+    night = begin(config)
+    store.delete(night.uri)
+    record.report_event(config, night, "late")
+    store.delete(night.uri)
+    record._close(config, night, result("promoted", "better"))
+    assert recorded(config) == [("2026-11-29", "promoted", "better")]
+    assert len(sent) == 1
+
+
 def test_a_night_is_recorded_by_line_and_date_from_its_start_on(config: Config, sent: list[str]) -> None:
     night = begin(config)
     assert recorded(config) == [("2026-11-29", "running", "")]
