@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, 
 from conf import schema
 from infra import store
 from infra.errors import ConfigError
+from infra.store import files
 from infra.store.json_objects import read_object
 from models.results import Summary
 from tasks import policy
@@ -113,18 +116,31 @@ def _used_services() -> dict[str, str]:
 
 def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapping[str, Stored]) -> Path:
     """Writes the page and the JSON of any summary to a new folder, and points ``runs/latest`` at it."""
-    folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder.mkdir(parents=True, exist_ok=True)
+    reports = Path(config.run_dir).resolve() / "reports"
     reproduction = report_results.read_stored(Summary, summary, SUMMARY) if summary else None
     lines = report_results.load_lines(config)
-    (folder / PAGE).write_text(render(reproduction, parts, lines), encoding="utf-8")
+    pages = {PAGE: render(reproduction, parts, lines)}
     if night := parts.get("nights"):
-        (folder / NIGHT).write_text(render_night(night, lines), encoding="utf-8")
-    for line, night in lines.items():
-        (folder / night_file(line)).write_text(render_night(night, lines), encoding="utf-8")
+        pages[NIGHT] = render_night(night, lines)
+    pages |= {night_file(line): render_night(night, lines) for line, night in lines.items()}
     if summary:
-        (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    _point_latest(folder)
+        pages[SUMMARY] = json.dumps(summary, indent=1)
+    with files.errors(reports):
+        folder = _make_folder(reports)
+        for name, text in pages.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        _point_latest(folder)
+    return folder
+
+
+def _make_folder(reports: Path) -> Path:
+    """A folder named after the second, with a number where another command has made one in the same second."""
+    name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    for number in itertools.count(1):
+        folder = reports / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
     return folder
 
 
