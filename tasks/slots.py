@@ -123,6 +123,7 @@ async def _try_acquire(client: PrefectClient, holder: UUID, count: int) -> UUID 
 
 async def _renew_lease(client: PrefectClient, held: list[UUID], holder: UUID, label: str, count: int) -> None:
     """Renews the last lease of ``held``; acquires another one if the server has reassigned its slots."""
+    is_lost = False
     while True:
         await asyncio.sleep(_RENEW_S)
         try:
@@ -133,8 +134,10 @@ async def _renew_lease(client: PrefectClient, held: list[UUID], holder: UUID, la
             with suppress(ConfigError):
                 if lease := await _try_acquire(client, holder, count):
                     held.append(lease)
-                else:
+                    is_lost = False
+                elif not is_lost:  # a training may continue without its slot for days
                     log.warning("%s continues without its slot of `%s`: another job has it now", label, SLOT)
+                    is_lost = True
         except httpx.TransportError:
             continue  # Prefect is unreachable; the job does not need it
 

@@ -221,7 +221,9 @@ def files_under(folder: Path) -> list[Path]:
 
     with errors(folder):
         paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=fail) for name in names)
-        return sorted(path for path in paths if not (path.name[0] == "." and path.suffix == _PARTIAL) and path.is_file())
+        return sorted(
+            path for path in paths if not (path.name[0] == "." and path.suffix == _PARTIAL) and path.is_file()
+        )
 
 
 def measure(path: Path) -> tuple[int, float] | None:

@@ -132,7 +132,7 @@ def test_a_job_that_another_command_had_stop_at_an_earlier_epoch_may_be_resumed(
     run = replace(run, job=replace(run.job, until_epoch=2))
     store.write_json(store.join(run.job_uri, "until-00001.json"), {"epochs": 1, "steps": 55})
     store.write_json(store.join(run.job_uri, "status.json"), {"state": "done", "exit_code": 0})
-    with pytest.raises(errors.TransientError, match="train b0: .* stopped at another epoch"):
+    with pytest.raises(errors.TransientError, match=r"train b0: .* stopped at another epoch"):
         _check_end(run, 0, local, LocalJob(job_in(tmp_path).command))
     store.write_json(store.join(run.job_uri, "until-00002.json"), {"epochs": 2, "steps": 110})
     _check_end(run, 0, local, LocalJob(job_in(tmp_path).command))
