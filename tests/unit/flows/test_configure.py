@@ -11,6 +11,7 @@ import pytest
 
 from conf import compose
 from flows import configure
+from infra import machine
 
 
 def settings_of(*words: str) -> list[str]:
@@ -69,6 +70,27 @@ def test_a_list_of_files_is_read_by_a_worker_as_it_was_typed(tmp_path: Path, mon
     monkeypatch.chdir(folder)
     settings = settings_of("photographs.images=[cat.jpg,'a, b.jpg']")
     assert compose.compose(settings).photographs.images == [str(folder / "cat.jpg"), str(folder / "a, b.jpg")]
+
+
+def test_the_command_that_runs_in_mlflow_show_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(machine.COMMAND, "")
+    monkeypatch.setattr(configure, "_flow_name", lambda: "nightly")
+    kept = [
+        "nightly.alerts.late_minutes=9",
+        "nightly.alerts.heartbeat=BEAT_URL",
+        "services.database=postgresql://me@h/x",
+    ]
+    secret = [
+        "nightly.alerts.webhook=https://hooks.example/S3CRET",
+        "nightly.alerts={heartbeat: 'https://hc.example/S3CRET'}",
+        "services.mlflow=https://me:S3CRET@mlflow.example",
+    ]
+    config, _ = configure.configure([*kept, *secret[::2]])
+    assert config.nightly.alerts.webhook == "https://hooks.example/S3CRET"
+    shown = [*kept, "'services.mlflow=https://***@mlflow.example'"]
+    assert os.environ[machine.COMMAND] == f"effnet nightly {' '.join(shown)}"
+    configure.configure([kept[2], secret[1]])
+    assert os.environ[machine.COMMAND] == f"effnet nightly {kept[2]}"
 
 
 def test_a_command_that_is_no_up_hands_only_places_to_the_worker() -> None:
