@@ -96,7 +96,7 @@ def take_over(record: NightRecord, present: NightRecord | None) -> NightRecord:
 
 
 def read_record(uri: str) -> NightRecord | None:
-    """Returns the record of a night; None if there is none, or if it is damaged or of a newer effnet, which is logged."""
+    """Returns the record of a night; None if there is none, or if it is damaged or of a newer effnet (logged)."""
     try:
         body = read_object(uri, outcome=str, verdict=str)
         lists = {key: tuple(body.get(key, ())) for key in ("unsent", "others")}
