@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from conf import compose, schema
 from infra import machine, store
-from infra.store.json_objects import read_object
+from infra.errors import DataError
 from models.results import (
     ArchitectureResult,
     GalleryResult,
@@ -145,7 +145,7 @@ def reusable_part(config: schema.Config, kind: type[T], data: Mapping[str, str])
     address = uri(config, next(part.name for part in PARTS if part.result is kind))
     if not store.exists(address):
         return None
-    stored = read_stored(kind, read_object(address), address)
+    stored = _load(kind, address)
     made, commit = stored.provenance, machine.commit()
     # Code with changes that are not committed may draw anything.
     same = (made.config_sha256, made.data_sha256, made.commit) == (digest(request_of(config)), dict(data), commit)
@@ -154,36 +154,32 @@ def reusable_part(config: schema.Config, kind: type[T], data: Mapping[str, str])
 
 
 def load_parts(config: schema.Config) -> dict[str, Stored]:
-    """All parts published so far, by name.
-
-    Raises:
-        DataError: A part is no JSON object.
-    """
+    """All parts published so far, by name; one that cannot be read is an empty result with the problem."""
     addresses = ((part, uri(config, part.name)) for part in PARTS)
-    return {
-        part.name: read_stored(part.result, read_object(address), address)
-        for part, address in addresses
-        if store.exists(address)
-    }
+    return {part.name: _load(part.result, address) for part, address in addresses if store.exists(address)}
 
 
 def load_lines(config: schema.Config) -> dict[str, Stored]:
-    """The part ``nights`` of each line of champions, by name of the line.
-
-    Raises:
-        DataError: A part is no JSON object.
-    """
+    """The part ``nights`` of each line of champions, by name of the line; what cannot be read as in ``load_parts``."""
     folder = store.join(config.storage, "reports", config.profile, "nights")
     lines = {
-        address.rpartition("/")[2].removesuffix(".json"): read_stored(NightsResult, read_object(address), address)
+        address.rpartition("/")[2].removesuffix(".json"): _load(NightsResult, address)
         for address in store.list_uris(folder)
     }
     last = uri(config, "nights")
     if store.exists(last):  # perhaps by an earlier version of effnet, which wrote no part per line
-        stored = read_stored(NightsResult, read_object(last), last)
+        stored = _load(NightsResult, last)
         if _LINE.fullmatch(stored.result.line):
             lines.setdefault(stored.result.line, stored)
     return lines
+
+
+def _load(kind: type[Any], address: str) -> Stored:
+    try:
+        value = store.read_json(address)
+    except DataError as error:  # a page without this part is worth more than no page, and the command replaces the part
+        return Stored(kind(), Provenance(), (str(error),))
+    return read_stored(kind, value, address)
 
 
 def read_stored(kind: type[Any], value: Any, where: str) -> Stored:

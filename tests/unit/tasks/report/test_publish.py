@@ -40,3 +40,13 @@ def test_two_reports_of_the_same_second_share_no_file(storage: str, tmp_path: Pa
     assert pages[0].parent != pages[1].parent
     assert not store.exists(f"{storage}/reports/study/summary.json")
     assert (tmp_path / "runs" / "latest").resolve() == pages[1].parent
+
+
+def test_a_damaged_part_is_named_on_the_page_beside_the_others(storage: str, tmp_path: Path) -> None:
+    config = compose.compose([f"storage={storage}", f"run_dir={tmp_path}/runs"])
+    for name in ("architecture", "nights/b0-pets"):
+        store.write(f"{storage}/reports/{config.profile}/{name}.json", b"{")
+    publish_part(config, "latency", LatencyResult(threads=7))
+    page = Path(publish.render_again(config)[0])
+    assert "architecture.json: not JSON" in page.read_text()
+    assert "b0-pets.json: not JSON" in page.with_name("night-b0-pets.html").read_text()

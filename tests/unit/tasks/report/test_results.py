@@ -9,9 +9,9 @@ import made_parts
 import pytest
 
 from conf.compose import compose
-from infra import machine
+from infra import machine, store
 from models.results import LatencyResult, PhotographNetwork, PhotographsResult, Provenance, ScalingResult
-from tasks.report.results import digest, publish_part, read_stored, request_of, reusable_part
+from tasks.report.results import digest, load_lines, load_parts, publish_part, read_stored, request_of, reusable_part
 
 
 def test_a_part_comes_with_its_provenance() -> None:
@@ -25,6 +25,21 @@ def test_what_is_no_object_is_an_empty_result_with_one_problem() -> None:
     stored = read_stored(LatencyResult, [], "latency.json")
     assert (stored.result, stored.provenance) == (LatencyResult(), Provenance())
     assert stored.problems == ("latency.json does not hold a JSON object but a list",)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff"])
+def test_a_part_that_cannot_be_read_is_a_problem_of_itself_and_is_made_again(text: bytes, tmp_path: Path) -> None:
+    config = compose([f"storage=file://{tmp_path}"])
+    publish_part(config, "scaling", ScalingResult(data="pets"))
+    for name in ("latency", "nights", "nights/b0-pets"):
+        store.write(f"{config.storage}/reports/{config.profile}/{name}.json", text)
+    parts, lines = load_parts(config), load_lines(config)
+    assert parts["scaling"].result == ScalingResult(data="pets")
+    assert parts["latency"].result == LatencyResult()
+    for stored in (parts["latency"], parts["nights"], lines["b0-pets"]):
+        assert len(stored.problems) == 1
+        assert f"{config.storage}/reports/" in stored.problems[0]
+    assert reusable_part(config, LatencyResult, {}) is None
 
 
 def test_half_a_surrogate_pair_is_replaced_so_that_the_page_can_be_written() -> None:
