@@ -77,8 +77,11 @@ def prctl(option: int, value: int) -> None:
 def _wait(child: subprocess.Popen[bytes], stops: list[int], grace_s: float) -> int:
     """Waits for the command; on a stop request, terminates it and kills it after ``grace_s`` seconds."""
     deadline = None
+    requests = select.poll()  # not select.select, which takes no descriptor above 1023: they are the supervisor's
+    for stop in stops:
+        requests.register(stop, select.POLLIN)
     while child.poll() is None:
-        if deadline is None and select.select(stops, [], [], 0.05)[0]:
+        if deadline is None and requests.poll(50):
             child.terminate()
             deadline = time.monotonic() + grace_s
         elif deadline is not None:

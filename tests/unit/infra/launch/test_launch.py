@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -192,6 +193,26 @@ def test_a_job_that_ends_by_itself_leaves_no_grandchildren(tmp_path: Path, start
     started.append(job := local.start(family(tmp_path, seconds=0.2)))
     assert wait(job) == 0
     assert not any(proctable.born(pid) for pid in pids_of(tmp_path))
+
+
+def test_a_supervisor_with_many_open_files_runs_a_job_and_ends_it(tmp_path: Path, started: list[LocalJob]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("this user may not open so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    try:
+        started.append(job := local.start(family(tmp_path)))
+        pids = pids_of(tmp_path)
+        assert job.death_fd is not None
+        assert job.death_fd > 1023
+        local.cancel(job)
+        assert wait(job) == 128 + signal.SIGTERM
+        assert gone(pids)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_job_dies_with_its_guard(tmp_path: Path, started: list[LocalJob]) -> None:
