@@ -27,7 +27,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from conf.text import logger
-from infra.errors import ConfigError, DataError, first_line
+from infra.errors import ArtifactError, ConfigError, DataError, first_line
 from infra.services import ports
 from tasks.registry.batching import Batcher, Limits
 
@@ -90,6 +90,7 @@ class Serving:
         self.swaps = Counter("effnet_swaps", "Times that the served version changed", registry=self.registry)
         self.served = Info("effnet_model", "The served version", registry=self.registry)
         self.admitted = 0
+        self.unusable = ""  # version that the alias has moved to and that is damaged
         self.batcher = Batcher(self._classify, limits)
         self.use(loaded)
 
@@ -127,24 +128,42 @@ class Serving:
         return answers
 
     async def follow(self) -> None:
-        """Swaps the version when the alias has moved; runs until cancelled."""
+        """Swaps the version when the alias has moved; runs until cancelled. An error that stays is logged once."""
+        logged = ""
         while True:
             await asyncio.sleep(POLL_S)
             try:
                 await self.refresh()
+                logged = ""
             except Exception as error:  # noqa: BLE001 - whatever a new version does, the old one is served
-                log.warning("%s stays: %s", self.loaded.exact, first_line(error))
+                if (line := first_line(error)) != logged:
+                    log.warning("%s stays: %s", self.loaded.exact, line)
+                logged = line
 
     async def refresh(self) -> None:
-        """Looks at the alias once."""
+        """Looks at the alias once. A damaged version is not fetched again before the alias has moved.
+
+        Raises:
+            ArtifactError: The version is damaged.
+            ConfigError: It does not exist.
+            TransientError: MLflow does not answer.
+        """
         from infra.tracking import registry
 
         version = await asyncio.to_thread(registry.resolve_version, self.ref)
-        if f"{version.name}/{version.version}" != self.loaded.exact:
-            loaded = await asyncio.to_thread(load, f"{version.name}/{version.version}")
-            log.info("%s replaces %s", loaded.exact, self.loaded.exact)
-            self.use(loaded)
-            self.swaps.inc()
+        exact = f"{version.name}/{version.version}"
+        if exact != self.unusable:
+            self.unusable = ""
+        if exact in (self.loaded.exact, self.unusable):
+            return
+        try:
+            loaded = await asyncio.to_thread(load, exact)
+        except ArtifactError:
+            self.unusable = exact
+            raise
+        log.info("%s replaces %s", loaded.exact, self.loaded.exact)
+        self.use(loaded)
+        self.swaps.inc()
 
 
 def build_app(serving: Serving) -> FastAPI:

@@ -10,8 +10,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from infra.errors import ArtifactError, TransientError
+from infra.tracking import registry
+from infra.tracking.registry import Version
 from tasks.registry import serve
 from tasks.registry.batching import Limits
 from tasks.registry.serve import Loaded, Serving, build_app
@@ -221,3 +225,42 @@ def test_a_wrong_parameter_is_refused_in_one_sentence_and_counted() -> None:
             assert 'effnet_predictions_total{status="422"} 1.0' in (await client.get("/metrics")).text
 
     asyncio.run(calls())
+
+
+def test_a_damaged_version_is_fetched_once_and_named_once_while_the_old_one_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[Any] = [2, 2, 2, TransientError("MLflow does not answer"), TransientError("MLflow does not answer"), 3]
+    fetched: list[str] = []
+
+    def resolve(_ref: str) -> Version:
+        number = ends.pop(0) if len(ends) > 1 else ends[0]
+        if isinstance(number, Exception):
+            raise number
+        return Version("b0", number, "", (), {})
+
+    def load(ref: str) -> Loaded:
+        fetched.append(ref)
+        if ref == "b0/2":
+            raise ArtifactError("weights.safetensors is damaged")
+        return loaded(ref)[0]
+
+    monkeypatch.setattr(registry, "resolve_version", resolve)
+    monkeypatch.setattr(serve, "load", load)
+    monkeypatch.setattr(serve, "POLL_S", 0.0)
+
+    async def follow() -> str:
+        serving = Serving("b0@champion", loaded("b0/1")[0], Limits())
+        work = asyncio.create_task(serving.follow())
+        await until(lambda: serving.loaded.exact == "b0/3")
+        work.cancel()
+        return serving.loaded.exact
+
+    with caplog.at_level("INFO"):
+        assert asyncio.run(follow()) == "b0/3"
+    assert fetched == ["b0/2", "b0/3"]
+    assert caplog.messages == [
+        "b0/1 stays: weights.safetensors is damaged",
+        "b0/1 stays: MLflow does not answer",
+        "b0/3 replaces b0/1",
+    ]
