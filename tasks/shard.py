@@ -96,8 +96,6 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
     with _source_errors(data):
         state = states.describe(data)  # before the images are read: what is written meanwhile is of another state
         layout = plan(data, storage)
-        if not freeze_val(layout):  # another process has frozen the val of another state of the folder
-            layout = plan(data, storage)
     layout = replace(layout, state=state)
     for line in uncovered_classes(layout):
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
@@ -110,6 +108,7 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):
+            freeze_val(layout, current.quarantine)  # its list may have been deleted, as of a refused version
             done = build_result(data, layout.manifest_uri, sha256, current, reused=True)
             states.remember(data, layout.root.rpartition("/")[0], state, layout.manifest_uri)
             return ShardPlan(layout.root, [], done, layout.version, refused, name, layout.absent)

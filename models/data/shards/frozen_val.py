@@ -1,9 +1,9 @@
 """The val split of a set that grows, frozen until it is renewed under another name.
 
-``STORAGE/data/NAME/val/VAL.json`` lists content and class of its images. It is written once, with the first shards, and
-never changed, unless a night refuses these before a version of the set is accepted; then it is kept beside them. Images
-that are added later and whose content would place them in val are withheld from all splits; the next val, under another
-name, takes them.
+``STORAGE/data/NAME/val/VAL.json`` lists content and class of its images, and which of them cannot be used. It is
+written once, before the first manifest, and never changed, unless a night refuses these shards before a version of the
+set is accepted; then it is kept beside them. Images that are added later and whose content would place them in val are
+withheld from all splits; the next val, under another name, takes them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,20 @@ from models.data.sources.listing import Source, content_digest
 
 @dataclass(frozen=True)
 class FrozenVal:
-    """Images of a val split, sorted: digest of the encoded image (``Source.content``, hexadecimal) and class name."""
+    """A val split; an image is the digest of its encoded form (``Source.content``, hexadecimal) and its class name.
+
+    Attributes:
+        images: All images, sorted.
+        unusable: Those of them that no shard has, since they do not decode; not part of the identity.
+    """
 
     images: tuple[tuple[str, str], ...]
+    unusable: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def sha256(self) -> str:
         """Digest that identifies the images and their classes."""
-        return hashlib.sha256(_to_json(self)).hexdigest()
+        return hashlib.sha256(_to_json({"images": self.images})).hexdigest()
 
 
 def load(folder: str, name: str) -> FrozenVal | None:
@@ -48,14 +54,19 @@ def load(folder: str, name: str) -> FrozenVal | None:
     except NotFoundError:
         return None
     try:
-        return FrozenVal(tuple((str(content), str(label)) for content, label in body["images"]))
+        return FrozenVal(_read_images(body["images"]), _read_images(body.get("unusable", ())))
     except (TypeError, ValueError) as error:
         raise DataError(f"{uri} is not a list of images: {error}") from error
 
 
+def _read_images(pairs: Iterable[Iterable[object]]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(content), str(label)) for content, label in pairs)
+
+
 def freeze(folder: str, name: str, val: FrozenVal) -> bool:
     """Writes a val split under its name; False if another process has written one, which then counts."""
-    return store.write(uri_of(folder, name), _to_json(val), if_absent=True)
+    body = {"images": val.images} | ({"unusable": val.unusable} if val.unusable else {})
+    return store.write(uri_of(folder, name), _to_json(body), if_absent=True)
 
 
 def release(root: str, name: str) -> None:
@@ -111,7 +122,7 @@ def apply(
         if remaining[image := _identify(source, content, index)] > 0:
             remaining[image] -= 1
             kept.append(index)
-    if missing := remaining.total():
+    if missing := (remaining - Counter(val.unusable)).total():  # those may have been deleted: they were in no shard
         gone = f"{missing} of {len(val.images)} images of its frozen val {data.frozen_val!r}"
         raise DataError(
             f"{data.name}: {gone} {'is' if missing == 1 else 'are'} gone or of another class; restore what is missing, "
@@ -165,5 +176,5 @@ def _identify(source: Source, content: NDArray[np.uint64], index: int) -> tuple[
     return f"{int(content[index]):016x}", source.classes[int(source.labels[index])]
 
 
-def _to_json(val: FrozenVal) -> bytes:
-    return json.dumps({"images": val.images}, separators=(",", ":")).encode()
+def _to_json(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()

@@ -21,6 +21,8 @@ from infra.errors import ConfigError, DataError
 from models.data.shards import contents, frozen_val, new_images, refusals, versions
 from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.frozen_val import FrozenVal
+from models.data.shards.image_check import printable
+from models.data.shards.manifest import ImageNote
 from models.data.shards.refusals import RefusedVersion
 from models.data.shards.split import split_by_content, split_indices
 from models.data.sources import catalog, index, listing
@@ -212,13 +214,23 @@ def _build_version(data: schema.Data, source: Source, root: str, version: str) -
     return ShardLayout(data, source, root, names, ["train"] * count, members, withheld=withheld, version=version)
 
 
-def freeze_val(layout: ShardLayout) -> bool:
-    """Writes the val of a layout under its name, if it has one; False if another val has that name already."""
-    if layout.val is None or layout.data.frozen_val is None:
+def freeze_val(layout: ShardLayout, quarantine: Sequence[ImageNote]) -> bool:
+    """Writes the val of a layout under its name, if it has one; False if another val has that name already.
+
+    Args:
+        layout: Layout of a first version.
+        quarantine: Images that its manifest excludes.
+    """
+    name, source = layout.data.frozen_val, layout.source
+    if layout.val is None or name is None or source.content is None:
         return True
+    excluded = {note.name for note in quarantine if note.split == "val"}
+    parts = [part for part, split in zip(layout.members, layout.splits, strict=True) if split == "val" and excluded]
+    rows = [row for part in parts for row in part.tolist() if printable(source.names[row]) in excluded]
+    unusable = frozen_val.describe(source, source.content, np.array(rows, np.int64)).images
     folder = layout.root.rpartition("/")[0]
-    frozen_val.freeze(folder, layout.data.frozen_val, layout.val)
-    return frozen_val.load(folder, layout.data.frozen_val) == layout.val
+    frozen_val.freeze(folder, name, replace(layout.val, unusable=unusable))
+    return frozen_val.load(folder, name) == layout.val
 
 
 def has_accepted(data: schema.Data, folder: str, val: FrozenVal) -> bool:

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from conf.schema import Data
 from conf.text import count
 from infra import machine, store
-from infra.errors import DataError
+from infra.errors import DataError, TransientError
 from models.data.shards import contents, in_place, refusals, versions
 from models.data.shards import manifest as manifests
 from models.data.shards.chunks import PIECE_BYTES, ChangedError, ShardChunk, cut, cuts
 from models.data.shards.layout import PLANS as PLANS
 from models.data.shards.layout import ShardLayout as ShardLayout
-from models.data.shards.layout import by_tar
+from models.data.shards.layout import by_tar, freeze_val
 from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
 from models.data.shards.layout import plan_anew as plan_anew
@@ -97,7 +97,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         ManyLostError: More than one percent (and more than ten) of the images cannot be used, without
             ``data.allow_partial``; those of a version that ``data.accept`` names are taken as they are.
         DataError: A shard in the store differs in size from its index, or a split has lost all its images.
-        TransientError: Another process has appended a version to the data set meanwhile.
+        TransientError: Another process has appended a version to the data set meanwhile, or frozen its val.
     """
     with ThreadPoolExecutor(_INDICES_AT_ONCE) as pool:
         parts = list(pool.map(lambda number: _read_index(layout, number), range(len(layout.names))))
@@ -124,6 +124,11 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         _refuse_many_lost(layout.data, manifest)
     if layout.version:
         return versions.publish(manifest, layout.root, layout.version)
+    if not freeze_val(layout, manifest.quarantine):  # not before: the val of shards that are refused binds nobody
+        raise TransientError(
+            f"{layout.data.name}: another process has frozen the val {layout.data.frozen_val!r} of another state of "
+            "the folder; run the command again"
+        )
     return manifests.save(manifest, layout.root), manifest
 
 

@@ -10,12 +10,13 @@ from growing_folder import add, shard
 
 from conf.schema import Data
 from infra import store
-from infra.errors import ConfigError, DataError
+from infra.errors import ConfigError, DataError, TransientError
 from models.data.shards import frozen_val, writer
 from models.data.shards import manifest as manifests
 from models.data.shards.layout import ShardLayout
 from models.results import ShardResult
 from tasks.registry.finished import _find_frozen_val
+from tasks.shard import _plan, _write_group, _write_manifest
 
 
 @pytest.fixture
@@ -98,6 +99,46 @@ def test_an_image_of_val_that_is_gone_or_relabelled_is_refused_with_the_remedy(
         writer.plan(data, storage)
 
 
+def test_the_val_of_a_folder_that_is_refused_is_not_frozen(data: Data, storage: str) -> None:
+    broken = sorted(Path(str(data.path)).glob("*/*.png"))[::4]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(writer.ManyLostError):
+        shard(data, storage)
+    for path in broken:
+        path.unlink()
+    corrected = shard(data, storage)
+    assert (corrected.quarantined, corrected.train + corrected.minival + corrected.val) == (0, 100 - len(broken))
+    assert frozen_val.load(f"{storage}/data/pets", "first") is not None
+
+
+def test_an_image_of_val_that_no_shard_has_may_be_deleted(data: Data, storage: str) -> None:
+    folder = Path(str(data.path))
+    broken = [folder / "cat" / f"broken{number}.png" for number in range(10)]
+    for number, path in enumerate(broken):
+        path.write_bytes((folder / "cat" / "000.png").read_bytes()[:50] + b"%d" % number)  # some are drawn into val
+    before = shard(data, storage)
+    frozen = frozen_val.load(f"{storage}/data/pets", "first")
+    assert frozen is not None
+    assert before.quarantined == 10 > len(frozen.unusable) > 0
+    assert len(frozen.images) == before.val + len(frozen.unusable)
+    for path in broken:
+        path.unlink()
+    after = shard(data, storage)
+    assert after.quarantined == 0
+    assert rows_of(after) == rows_of(before)
+    sound = next(iter(images(writer.plan(data, storage), "val")))
+    next(path for path in folder.glob("*/*.png") if path.read_bytes() == sound).unlink()
+    with pytest.raises(DataError, match="pets: 1 of"):
+        writer.plan(data, storage)
+
+
+def rows_of(result: ShardResult) -> set[int]:
+    """Checksums of the images of val."""
+    manifest = manifests.load(result.manifest_uri)[1]
+    return set(manifests.Samples(manifest, ["val"]).rows["xxh3"].tolist())
+
+
 def test_a_limit_does_not_cut_the_frozen_val(data: Data, storage: str) -> None:
     whole = shard(data, storage)
     limited = writer.plan(replace(data, limit=40), storage)
@@ -105,9 +146,14 @@ def test_a_limit_does_not_cut_the_frozen_val(data: Data, storage: str) -> None:
 
 
 def test_two_processes_that_freeze_different_folders_agree_on_the_first(data: Data, storage: str) -> None:
-    early = writer.plan(data, storage)
+    early, planned = writer.plan(data, storage), _plan(data, storage)
+    for numbers in planned.groups:
+        _write_group(data, planned.root, numbers)
     add(Path(str(data.path)), 100, 120)
     late = shard(data, storage)  # freezes first
+    with pytest.raises(TransientError, match="pets: another process has frozen the val 'first' of another state"):
+        _write_manifest(data, planned.root)
+    assert shard(data, storage) == replace(late, reused=True)
     assert early.val is not None
     folder = early.root.rpartition("/")[0]
     assert not frozen_val.freeze(folder, "first", early.val)
