@@ -75,12 +75,17 @@ def configure(
         _refuse_other_services(overrides, config)
         _refuse_above_budget(merged, config)
     if verb:
-        os.environ[machine.COMMAND] = _without_secrets(verb, merged)  # a process runs one flow
+        os.environ[machine.COMMAND] = describe_command(verb, merged)  # a process runs one flow
     return config, merged
 
 
-def _without_secrets(verb: str, words: Sequence[str]) -> str:
-    """The command as runs in MLflow show it: without addresses of alerts, which often are secrets, and passwords."""
+def describe_command(verb: str, words: Sequence[str]) -> str:
+    """A command as MLflow and the report show it: without addresses of alerts, which often are secrets, and passwords.
+
+    Args:
+        verb: Verb of the command.
+        words: Its overrides.
+    """
     kept = [word for word in words if not ("://" in word and _SECRET.match(word))]
     return shlex.join(["effnet", verb, *(_PASSWORD.sub("://***@", word) for word in kept)])
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from prefect import flow, task
 
 from conf import schema
-from flows.configure import configure, name_runs_by
+from flows.configure import configure, describe_command, name_runs_by
 from flows.failures import report_failures
 from flows.photographs import obtain_network
 from flows.register import register_network
@@ -119,7 +119,7 @@ async def transfer_network(
         if alone:
             announce_time(plans, source.images_per_s)
     calls = (fine_tune(plan, weights, parent_run, source_run) for plan in plans)
-    command = " ".join(["effnet transfer", *overrides])
+    command = describe_command("transfer", overrides)
     results = await asyncio.gather(*calls, return_exceptions=True)
     await record_transfer(config, command, plans, results)
     for result in results:

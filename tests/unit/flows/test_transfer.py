@@ -45,8 +45,8 @@ def test_a_data_set_that_fails_is_recorded_once_and_its_error_ends_the_flow(monk
     async def fail(*_: object) -> None:
         raise TransientError("the store does not answer")
 
-    async def record(_config: object, _command: object, _plans: object, results: Sequence[object]) -> None:
-        recorded.extend(results)
+    async def record(_config: object, command: object, _plans: object, results: Sequence[object]) -> None:
+        recorded.extend([command, *results])
 
     config = compose.compose([])
     steps = {"fetch_source": step((config.model, ("s3://b/weights", "1" * 64), "b0/1")), "with_source": step(config)}
@@ -55,6 +55,7 @@ def test_a_data_set_that_fails_is_recorded_once_and_its_error_ends_the_flow(monk
     for name, function in steps.items():
         monkeypatch.setattr(transfer, name, function)
     monkeypatch.setattr(transfer, "announce", lambda _: None)
+    words = ["model=b3", "nightly.alerts.webhook=https://hooks.example/S3CRET"]  # the second is the worker's
     with pytest.raises(TransientError):
-        asyncio.run(transfer.transfer_network.fn(config, [config], []))
-    assert [str(one) for one in recorded] == ["the store does not answer"]
+        asyncio.run(transfer.transfer_network.fn(config, [config], words))
+    assert [str(one) for one in recorded] == ["effnet transfer model=b3", "the store does not answer"]
