@@ -220,7 +220,6 @@ async def record_transfer(
         results: Result of each plan, or its exception.
 
     Raises:
-        DataError: A stored row is damaged.
         TransientError: The store does not respond; the same call resumes later.
     """
     await asyncio.to_thread(_record, config, command, plans, results)
@@ -265,10 +264,14 @@ def _row_of(result: TransferResult, command: str) -> TransferRow:
 def publish_transfer(config: schema.Config, failed: Sequence[str]) -> None:
     """Writes the part from all rows of this profile, including those of earlier commands.
 
-    Raises:
-        DataError: A stored row is damaged.
+    A row that cannot be read is named as missing: the command that made it writes it again.
     """
-    stored = {uri: read_object(uri) for uri in store.list_uris(_rows_folder(config))}
-    rows = [result_from(TransferRow, row, uri) for uri, row in stored.items() if row.get("format") == FORMAT]
+    rows, unread = list[TransferRow](), list[str]()
+    for uri in store.list_uris(_rows_folder(config)):
+        try:
+            row = read_object(uri)
+            rows += [result_from(TransferRow, row, uri)] if row.get("format") == FORMAT else []
+        except DataError as error:
+            unread.append(str(error))
     data = {row.data: row.manifest_sha256 for row in rows}
-    report_results.publish_part(config, PART, protocol.summarize(rows, failed), data)
+    report_results.publish_part(config, PART, protocol.summarize(rows, [*failed, *unread]), data)

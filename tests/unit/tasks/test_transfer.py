@@ -245,6 +245,21 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     assert len(part["missing"]) == 1 + 8
 
 
+def test_a_damaged_row_of_an_earlier_command_is_named_and_keeps_no_other_from_the_report(
+    plan: TransferPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.tracking.runs.run_url", lambda run: f"http://mlflow/{run}")
+    config = dataclasses.replace(plan.config, storage=f"file://{tmp_path}")
+    folder = f"file://{tmp_path}/reports/laptop/transfer"
+    store.write(f"{folder}/a.json", b"{")
+    store.write_json(f"{folder}/b.json", {"format": transfer.FORMAT, "network": 3})
+    transfer._record(config, "effnet transfer", [plan], [results(plan)[0]])
+    part = store.read_json(f"file://{tmp_path}/reports/laptop/transfer.json")
+    assert [row["network"] for row in part["rows"]] == ["efficientnet_b4"]
+    assert part["missing"][0].startswith(f"{folder}/a.json: not JSON")
+    assert part["missing"][1].startswith(f"{folder}/b.json does not hold")
+
+
 def test_the_last_lines_of_a_command_tell_the_metric_with_its_error_and_how_it_was_chosen(plan: TransferPlan) -> None:
     lines = summary.describe_result(results(plan), plan.config)
     assert lines[0] == (
