@@ -83,7 +83,7 @@ def lock(folder: Path, gpus: Sequence[str], count: int) -> Iterator[Devices | No
         count: Number of GPUs of the job.
 
     Raises:
-        ConfigError: The worker has fewer GPUs than the job needs.
+        ConfigError: The worker has fewer GPUs than the job needs, or the folder is another user's.
     """
     if not gpus:
         yield Devices()
@@ -91,9 +91,12 @@ def lock(folder: Path, gpus: Sequence[str], count: int) -> Iterator[Devices | No
     if count > len(gpus):
         raise ConfigError(f"the job needs {count} GPUs (launch.nproc_per_node), this worker has {len(gpus)}")
     files.make_private(folder)
+    if folder.lstat().st_uid != os.geteuid():  # its name can be guessed: whoever made it could hold all locks for ever
+        raise ConfigError(f"{folder} belongs to another user; delete it, or set TMPDIR to a folder of your own")
     held: dict[str, int] = {}
     try:
-        with (folder / "lock").open("w") as all_gpus:  # or two jobs would take each other's last GPU
+        # One job at a time, or two would take each other's last GPU.
+        with os.fdopen(files.open_ours(folder / "lock"), "r+") as all_gpus:
             fcntl.flock(all_gpus, fcntl.LOCK_EX)
             for gpu in gpus:
                 if len(held) < count and (descriptor := _try_lock(folder / f"gpu-{gpu}")) is not None:
@@ -105,7 +108,7 @@ def lock(folder: Path, gpus: Sequence[str], count: int) -> Iterator[Devices | No
 
 
 def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = files.open_ours(path, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

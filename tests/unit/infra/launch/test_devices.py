@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,25 @@ def test_a_gpu_is_held_until_the_guard_of_its_job_has_ended(tmp_path: Path) -> N
         local.cancel(job)
     with devices.lock(tmp_path / "gpus", ["7"], 1) as free:
         assert free is not None
+
+
+@pytest.mark.parametrize("name", ["lock", "gpu-0"])
+def test_a_link_that_another_user_has_placed_in_the_folder_is_not_written_through(name: str, tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("precious")
+    (folder := tmp_path / "gpus").mkdir()
+    (folder / name).symlink_to(victim)
+    with pytest.raises(ConfigError, match="is a link or another user's file"), devices.lock(folder, FOUR, 1):
+        pass
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
+def test_the_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    (folder := tmp_path / "gpus").mkdir()
+    os.chown(folder, 65534, 65534)
+    refused = pytest.raises(ConfigError, match="gpus belongs to another user; delete it, or set TMPDIR")
+    with refused, devices.lock(folder, FOUR, 1):
+        pass
 
 
 def test_a_job_with_more_processes_than_the_worker_has_gpus_is_refused(tmp_path: Path) -> None:
