@@ -25,7 +25,7 @@ def born(pid: int) -> str | None:
         fields = _read_stat(pid)
         if not fields or fields[0] in _DEAD:
             return None
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {fields[19]}"  # clock ticks since that boot
     listing = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True)
     state, _, started = listing.stdout.strip().partition(" ")
@@ -63,7 +63,7 @@ def _read_null_separated(pid: int, file: str) -> list[bytes]:
 def _read_stat(pid: int) -> list[str]:
     """Returns the fields of /proc/PID/stat after the program's name: state, ppid, pgrp, ...; empty if it is gone."""
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return text.rpartition(")")[2].split()

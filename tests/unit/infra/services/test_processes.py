@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -29,3 +30,15 @@ def test_a_process_of_which_only_threads_are_left_is_waited_for_and_reaped(
     assert processes.stop(tmp_path, ["slow"]) == ["slow"]
     with pytest.raises(ChildProcessError):  # no child of ours any more, not even a dead one
         os.waitpid(handle.pid, os.WNOHANG)
+
+
+@pytest.mark.skipif(not proctable.has_proc(), reason="needs /proc")
+def test_a_process_whose_name_is_no_text_is_listed_with_the_others(tmp_path: Path) -> None:
+    program = tmp_path / os.fsdecode(b"\xff) Z 1 1")  # the system takes the name of the file, whatever its bytes are
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as process:
+        try:
+            assert proctable.living()[process.pid] == os.getpgrp()
+            assert proctable.born(process.pid) is not None
+        finally:
+            process.kill()
