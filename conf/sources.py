@@ -54,7 +54,7 @@ def _file_settings(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         path = overrides.ROOT / f"{entry.config_path}.yaml"
         if not path.is_file():  # Hydra's files, and the schema
             continue
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         content.pop("defaults", None)
         prefix = f"{entry.package}." if entry.package else ""
         for key in compose.flatten(content, prefix):

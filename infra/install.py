@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         return 2
     venv, began = Path(argv[1]).absolute(), time.monotonic()
     record = venv / ".done"
-    installed = record.read_text() if record.exists() else ""
+    installed = record.read_text(encoding="utf-8") if record.exists() else ""
     torch = _torch_build(os.environ.get("TORCH") or "auto", installed)
     if torch is None:
         return 2
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         words = [str(word) for word in error.cmd]
         sys.stderr.write(f"error: exit code {error.returncode} of: {' '.join(words)[:300]}\n")
         return 1
-    record.write_text(state)
+    record.write_text(state, encoding="utf-8")
     print(f"setup: done in {time.monotonic() - began:.0f} s")
     return 0
 

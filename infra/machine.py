@@ -47,7 +47,7 @@ def cores() -> int:
     """Returns the cores that this process may use: those it may run on, within the CPU limit of its container."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = QUOTA.read_text().split()
+        quota, period = QUOTA.read_text(encoding="utf-8").split()
         return max(1, min(usable, int(quota) // int(period)))
     except (OSError, ValueError):  # no limit, or no control group of version 2
         return usable
@@ -121,7 +121,7 @@ def _cpu_name() -> str:
 def _read_cpu(field: str) -> str:
     """Returns a field of the first core's description by Linux; empty if there is none."""
     try:
-        lines = CPUS.read_text().splitlines()
+        lines = CPUS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -128,7 +128,7 @@ def logs(command: Command) -> int:
     written = [file for file in (path, *folder.glob(SLURM_LOGS)) if file.exists()]
     if written:
         path = max(written, key=lambda file: file.stat().st_mtime)
-        for line in path.read_text(errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             show(line)
         return 0
     machine = run.tags.get(WORKER_TAG) or "another machine"

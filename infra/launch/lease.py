@@ -114,7 +114,7 @@ def identify(folder: Path) -> str:
         if not path.exists():
             files.make_private(folder)
             files.write_if_absent(path, secrets.token_hex(8).encode())
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
 
 
 def worker_name() -> str:

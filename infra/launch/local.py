@@ -278,7 +278,7 @@ def last_lines(log: str) -> str:
 
 def _read_log(job: LocalJob) -> str:
     with contextlib.suppress(FileNotFoundError):
-        return job.command.log_path.read_text(errors="replace")
+        return job.command.log_path.read_text(encoding="utf-8", errors="replace")
     return ""
 
 

@@ -288,7 +288,7 @@ def _exit_code(text: str) -> int:
 def logs(job: SlurmJob) -> str:
     """Returns the last lines of the job's output: of its file, if the nodes share the folder, or of the object."""
     with suppress(FileNotFoundError):
-        return last_lines(Path(job.log).read_text(errors="replace"))
+        return last_lines(Path(job.log).read_text(encoding="utf-8", errors="replace"))
     with suppress(EffnetError):
         return last_lines(store.read(job.log_uri).decode(errors="replace"))
     return ""
@@ -340,7 +340,14 @@ def _run(argv: list[str], stdin: str = "") -> str:
     """
     try:
         done = subprocess.run(
-            argv, input=stdin, env=_environment(), capture_output=True, text=True, timeout=_ANSWER_S, check=False
+            argv,
+            input=stdin,
+            env=_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ANSWER_S,
+            check=False,
         )
     except FileNotFoundError as error:
         raise ConfigError(

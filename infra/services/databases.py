@@ -28,7 +28,7 @@ def remember(folder: Path, setting: str) -> str:
     path = folder / "database"
     with files.errors(path):
         files.write_if_absent(path, setting.encode())
-        recorded = path.read_text()
+        recorded = path.read_text(encoding="utf-8")
     if setting not in (recorded, SQLITE):
         raise ConfigError(
             f"services.database: the services of {folder} keep their data in {recorded}; take that, or another run_dir"

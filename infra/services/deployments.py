@@ -222,7 +222,7 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
         ConfigError: The file does not exist or does not have this format.
     """
     with files.errors(file):
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     try:
         entries: list[dict[str, Any]] = yaml.safe_load(text)["deployments"]
         assert all({"name", "description", "entrypoint"} <= entry.keys() for entry in entries)  # noqa: S101

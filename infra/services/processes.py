@@ -47,7 +47,7 @@ def log_path(folder: Path, name: str) -> Path:
 def log_tail(folder: Path, name: str, lines: int = 12) -> str:
     """Returns the last lines of the service's log."""
     path = log_path(folder, name)
-    text = path.read_text(errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 

@@ -100,7 +100,7 @@ def describe_version(
         _log_metrics(client, model, metrics, data)
         with tempfile.TemporaryDirectory(prefix="effnet-card-") as folder:
             for file, contents in files.items():
-                (Path(folder) / file).write_text(contents)
+                (Path(folder) / file).write_text(contents, encoding="utf-8")
             client.log_model_artifacts(model_id, folder)
         client.update_model_version(name, str(version), shown)
 

@@ -106,5 +106,5 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def _imagenet_classes() -> list[tuple[str, str]]:
-    lines = (Path(__file__).parent / "imagenet_classes.tsv").read_text().splitlines()
+    lines = (Path(__file__).parent / "imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
     return [(wnid, name) for wnid, _, name in (line.partition("\t") for line in lines)]

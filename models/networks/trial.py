@@ -72,7 +72,7 @@ def read_scheduler() -> tuple[int, int]:
     run_ns = wait_ns = 0
     for file in THREADS.glob("*/schedstat"):
         try:
-            run, wait, _ = file.read_text().split()
+            run, wait, _ = file.read_text(encoding="utf-8").split()
         except (OSError, ValueError):  # the thread has ended, or the kernel does not say it
             continue
         run_ns, wait_ns = run_ns + int(run), wait_ns + int(wait)
@@ -120,7 +120,7 @@ def _time(module: nn.Module, image: Tensor) -> float:
 
 
 def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return export.serving_module(export.load_network(folder / "weights.safetensors", config)), config
 
 

@@ -173,7 +173,7 @@ def new_version(
     from infra.tracking import champions, registration, registry
     from infra.tracking.registry import WEIGHTS_TAG
 
-    (files / "config.json").write_text(description)
+    (files / "config.json").write_text(description, encoding="utf-8")
 
     def load() -> registration.Loaded:
         from models.networks import export

@@ -190,7 +190,7 @@ def build_app(serving: Serving) -> FastAPI:
 
     @app.get("/", response_class=HTMLResponse)
     def page() -> str:
-        return PAGE.read_text()
+        return PAGE.read_text(encoding="utf-8")
 
     @app.get("/health")
     def health() -> dict[str, str]:

@@ -167,7 +167,7 @@ def _environment() -> Environment:
 @cache
 def _assets() -> dict[str, str]:
     """Style and script, with the sha256 by which the content security policy allows only this script."""
-    style, script = ((TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {"style": style, "script": script, "script_sha256": digest}
 

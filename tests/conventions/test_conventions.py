@@ -105,6 +105,14 @@ def test_flows_and_tasks_log_through_the_logger_that_escapes(path: Path) -> None
     assert "getLogger(" not in path.read_text()
 
 
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_text_files_are_read_and_written_in_utf_8_whatever_the_locale_is(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    of_text = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr.endswith("_text")]
+    of_files = [call for call in of_text if ast.unparse(call.func).endswith((".read_text", ".write_text"))]
+    assert not [call.lineno for call in of_files if not any(word.arg == "encoding" for word in call.keywords)]
+
+
 CONFIGS = sorted((ROOT / "conf").glob("*/*.yaml"))
 
 

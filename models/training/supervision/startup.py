@@ -36,8 +36,10 @@ class Startup:
 def _process_start() -> float:
     """Returns the Unix time of this process's start; the current time if the system does not report it."""
     try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # field 22, starttime
-        up = float(Path("/proc/uptime").read_text().split()[0])
+        ticks = int(
+            Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        )  # field 22, starttime
+        up = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return time.time() - (up - ticks / os.sysconf("SC_CLK_TCK"))
     except OSError:
         return time.time()
