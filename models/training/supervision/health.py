@@ -3,6 +3,8 @@
 A step with a NaN or an infinity anywhere changes nothing (the update is masked on the device). After five of them
 in a row, or a loss above ten times its running average, training rewinds to the last good checkpoint with half the
 learning rate. A job that fails again without having passed the previous failure, or fails a third time, has diverged.
+A small loss is no explosion, whatever its average: where all images but a mislabelled one are learned, as without label
+smoothing, the batch of that one has a loss of more than ten times the average.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 BAD_IN_ROW = 5
 EXPLODED = 10.0  # times the average loss
+LEAST_EXPLODED = 2.0  # a batch of 8 with one image to whose label the network gives a probability of 1e-7
 AVERAGE_DECAY = 0.98
 TRUSTED_AFTER = 20  # steps in the average before a loss is compared with it
 MAX_REWINDS = 2
@@ -41,7 +44,7 @@ class Health:
             if self.bad_in_row < BAD_IN_ROW:
                 return None
             return f"{self.bad_in_row} steps in a row whose loss or gradients are not finite"
-        if self.good_steps >= TRUSTED_AFTER and loss > EXPLODED * self.loss_average:
+        if self.good_steps >= TRUSTED_AFTER and loss > max(EXPLODED * self.loss_average, LEAST_EXPLODED):
             return f"a loss of {loss:.4g}, more than {EXPLODED:.0f} times its average of {self.loss_average:.4g}"
         self.bad_in_row = 0
         weight = max(1 - AVERAGE_DECAY, 1 / (self.good_steps + 1))

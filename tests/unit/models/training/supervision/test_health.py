@@ -40,6 +40,12 @@ def test_a_young_average_accuses_nobody_and_ten_times_is_allowed(losses: list[fl
     after(*losses)
 
 
+def test_a_mislabelled_image_among_learned_ones_is_no_explosion() -> None:
+    learned = after(*[0.005] * 100)
+    assert learned.observe(16.0 / 32, True) is None  # a batch of 32 in which one image has a probability of 1e-7
+    assert learned.observe(2.1, True) == "a loss of 2.1, more than 10 times its average of 0.0149"
+
+
 def test_each_way_back_halves_the_rate_and_there_are_two() -> None:
     health = after(1.0).rewound(20)
     assert (health.rewinds, health.rate_scale) == (1, 0.5)
