@@ -124,7 +124,7 @@ def _record_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -
         tags=tags,
     )
     cards.log_evaluation(run_id, version.name, version.version, _metrics(result), data)
-    is_whole = config.data.limit is None  # else it is no accuracy on that data set
+    is_whole = config.data.limit is None and not run.job.leave_out  # else it is no accuracy on that data set
     if is_whole and registry.WEIGHTS_TAG in version.tags and version.tags.get("dataset") != result.data:
         scores = {f"top1.{result.data}": f"{result.top1:.2f}", f"ci95.{result.data}": f"{half:.2f}"}
         registry.set_tags(version.name, version.version, scores)

@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf import schema
+from conf import compose, schema
 from infra import store
 from infra.errors import ArtifactError
+from infra.tracking import cards, registry, runs
+from infra.tracking.registry import Version
+from models.results import EvalResult
 from models.training import per_image
+from tasks import evaluate
 from tasks.evaluate import intact_result, with_input
 from tasks.jobs import JobRun
 
@@ -67,3 +71,24 @@ def test_what_the_command_sets_remains_and_is_logged(word: str, caplog: pytest.L
 def test_a_description_without_a_crop_is_refused(description: dict[str, object]) -> None:
     with pytest.raises(ArtifactError, match=r"b0/1: its config.json states no evaluation crop"):
         with_input(PROFILE, description, "b0/1", "data.augment", [])
+
+
+@pytest.mark.parametrize(
+    ("words", "is_tagged"), [([], True), (["data.limit=9"], False), (["data.leave_out=[x]"], False)]
+)
+def test_a_version_is_tagged_with_its_accuracy_on_a_whole_data_set_only(
+    words: list[str], is_tagged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags: dict[str, str] = {}
+    version = Version("b0", 1, "", (), {registry.WEIGHTS_TAG: "1", "dataset": "digits"})
+    monkeypatch.setattr(registry, "resolve_version", lambda _: version)
+    monkeypatch.setattr(registry, "set_tags", lambda _name, _version, new: tags.update(new))
+    monkeypatch.setattr(registry, "version_url", lambda *_: "")
+    monkeypatch.setattr(runs, "start_run", lambda *_, **__: "run")
+    for module, name in ((runs, "finish_run"), (cards, "log_evaluation")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    config = compose.compose(words)
+    job = schema.Job("evaluate", data_name="pets", leave_out=config.data.leave_out)
+    result = EvalResult(job="", model_ref="b0/1", data="pets", n=100, top1=50.0, top5=90.0)
+    evaluate._record_evaluation(JobRun(job, "evaluate-1", "file:///jobs/evaluate-1", ""), config, result)
+    assert tags == ({"top1.pets": "50.00", "ci95.pets": "9.80"} if is_tagged else {})
