@@ -82,7 +82,7 @@ def plan(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult
     by_seed = tuple(folds) or (shards,) * max(1, options.random_seeds)
     distinct = list({one.manifest_sha256: one for one in by_seed}.values())
     for fold in distinct:
-        manifest = manifests.load_verified(fold.manifest_uri, fold.manifest_sha256)
+        manifest = manifests.load_verified(fold.manifest_uri, fold.manifest_sha256, fold.left_out)
         for split, split_name in (("train", "train"), ("val", "test")):
             empty = [manifest.classes[i] for i, n in enumerate(manifests.class_counts(manifest, split)) if n == 0]
             if empty:

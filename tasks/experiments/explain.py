@@ -144,7 +144,7 @@ def read_images(options: schema.Explain, shards: ShardResult) -> tuple[Manifest,
     from models.data.loading import selection
     from models.data.shards import manifest as manifests
 
-    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
+    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
     ids = options.images or selection.distinct_classes(manifest, SPLIT, options.count)
     return manifest, selection.read(manifest, shards.manifest_uri, SPLIT, ids)
 

@@ -52,7 +52,7 @@ def test_a_grid_over_folds_is_refused_since_other_folds_test_the_images_of_the_c
     with pytest.raises(DataError, match="0000"):  # every fold is opened and checked
         transfer.plan(config, shards, [shards, other])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifests, "load_verified", lambda uri, _: manifests.load(uri)[1])
+        patch.setattr(manifests, "load_verified", lambda uri, *_: manifests.load(uri)[1])
         with pytest.raises(ConfigError, match="make a grid of 4 points, chosen on images that other folds test"):
             transfer.plan(config, shards, [shards, other])
         single = compose.compose([*SMALL, "transfer.lr_per_256=[]", "transfer.weight_decay=[]"])
@@ -107,6 +107,12 @@ def test_a_class_without_images_in_train_or_test_is_named(split: str, called: st
     manifests.save(dataclasses.replace(made.manifest, table=table), str(tmp_path.as_uri()))
     with pytest.raises(DataError, match=f"made: 1 of 10 classes have no image in {called}: class 4$"):
         planned(made)
+
+
+def test_the_images_of_excluded_shards_do_not_count(made: MadeSet) -> None:
+    shards = dataclasses.replace(sharded(made), left_out=(made.manifest.shards[-1].name,))
+    with pytest.raises(DataError, match=r"made: 10 of 10 classes have no image in test: "):
+        transfer.plan(compose.compose(SMALL), shards)
 
 
 def test_a_batch_that_does_not_fit_is_refused_in_the_plan(made: MadeSet) -> None:
