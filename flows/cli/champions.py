@@ -21,6 +21,7 @@ def promote(command: Command) -> int:
 
     connect(command, "s3", "mlflow")
     version = registry.resolve_version(command.objects[0])
+    registry.require_model_of_effnet(version.name)  # whose description and tags change with its champion
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
         command.say(f"{version.name}/{version.version} is champion already")
@@ -39,6 +40,7 @@ def rollback(command: Command) -> int:
     connect(command, "s3", "mlflow")
     name = command.objects[0]
     champion = registry.resolve_version(f"{name}@{registry.CHAMPION}")
+    registry.require_model_of_effnet(name)
     history = champions.read_history(command.config.storage, name)
     if history and history[-1].new not in (None, champion.version):  # moved in MLflow's page since
         previous = registry.resolve_version(f"{name}/{history[-1].new}")

@@ -23,12 +23,13 @@ from infra.tracking.champions import move_challenger, move_champion, read_histor
 pytestmark = pytest.mark.services
 
 
-def make_versions(name: str, count: int) -> None:
+def make_versions(name: str, count: int, *, of_effnet: bool = True) -> None:
     """Versions without files; only their numbers matter here."""
     with client.connection() as mlflow:
         mlflow.create_registered_model(name)
-        for _ in range(count):
-            mlflow.create_model_version(name, "s3://nowhere/model")
+        for number in range(count):
+            tags = {registry.WEIGHTS_TAG: f"{number:064x}"} if of_effnet else {}
+            mlflow.create_model_version(name, "s3://nowhere/model", tags=tags)
 
 
 @pytest.fixture
@@ -214,6 +215,20 @@ def described_champion(name: str) -> tuple[str, str]:
     model = rest.get("registered-models/get", name=name)["registered_model"]
     (version,) = re.findall(r"Champion, the version to use: version (\d+)", model["description"])
     return version, {tag["key"]: tag["value"] for tag in model["tags"]}["top1"]
+
+
+def test_a_model_of_somebody_else_keeps_its_aliases_and_its_description(storage: str, services_dir: Path) -> None:
+    make_versions("of-others", 1, of_effnet=False)
+    with client.connection() as mlflow:
+        mlflow.update_registered_model("of-others", "a model for prices")
+        mlflow.set_registered_model_alias("of-others", "champion", "1")
+    for words in (["promote", "of-others/1", "--why", "x"], ["rollback", "of-others"]):
+        done = effnet(services_dir, storage, *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: MLflow has a model of-others that is not effnet's"), done.stderr
+    with client.connection() as mlflow:
+        model = mlflow.get_registered_model("of-others")
+        assert (model.description, model.aliases, model.tags) == ("a model for prices", {"champion": "1"}, {})
 
 
 def test_a_user_promotes_a_version_and_takes_it_back_in_seconds(storage: str, services_dir: Path) -> None:
