@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from conf.schema import Services
@@ -251,13 +252,9 @@ def check_network(environment: Mapping[str, str]) -> None:
     for name in _CERTIFICATES:
         path = environment.get(name)
         if path and os.path.isfile(path):  # noqa: PTH113 - as in _drops
-            try:
-                ssl.create_default_context(cafile=path)
-            except OSError as error:  # ssl.SSLError is one
-                reason = " ".join(str(error).split())
-                raise ConfigError(
-                    f"{name}={path} is no file of certificates ({reason}): correct or unset it"
-                ) from error
+            status = os.stat(path)  # noqa: PTH116 - as in _drops
+            if reason := _refuse_certificates(path, status.st_mtime_ns, status.st_size):
+                raise ConfigError(f"{name}={path} is no file of certificates ({reason}): correct or unset it")
     for name in _PROXIES:
         if address := environment.get(name):
             import httpx  # as Prefect does
@@ -273,6 +270,16 @@ def check_network(environment: Mapping[str, str]) -> None:
                 raise ConfigError(
                     f"{name} is no address of a proxy, as http://HOST:PORT: correct or unset it"
                 ) from error
+
+
+@lru_cache(maxsize=16)  # those of all authorities take 20 ms, and several variables name the same file
+def _refuse_certificates(path: str, modified_ns: int, size: int) -> str | None:  # noqa: ARG001 - of which version
+    """Returns why this version of a file of certificates cannot be read, or None."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        return " ".join(str(error).split())
+    return None
 
 
 def _drops(row: Dropped, name: str, value: str) -> bool:

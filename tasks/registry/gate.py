@@ -249,11 +249,11 @@ def worst_class(
     gained = np.bincount(labels[ours & ~theirs], minlength=count)
     tested = np.flatnonzero(images >= MIN_CLASS_IMAGES)
     level = false_refusals / max(1, len(tested))
+    is_large = 100 * (lost - gained) >= limits.class_margin * images
+    may_be_significant = 0.5 ** (lost + gained) <= level  # no p-value of so many differences is smaller
     losses = [
         ClassLoss(classes[label], 100 * float(lost[label] - gained[label]) / int(images[label]), int(images[label]))
-        for label in tested.tolist()
-        if 100 * (lost[label] - gained[label]) >= limits.class_margin * images[label]
-        and 0.5 ** int(lost[label] + gained[label]) <= level  # no p-value of so many differences is smaller
-        and mcnemar(int(gained[label]), int(lost[label]), "less") <= level
+        for label in tested[(is_large & may_be_significant)[tested]].tolist()
+        if mcnemar(int(gained[label]), int(lost[label]), "less") <= level
     ]
     return max(losses, key=lambda loss: loss.points, default=None)

@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def set_counts(monkeypatch: pytest.MonkeyPatch, source: str, images: dict[int, i
     monkeypatch.setitem(catalog.DATA_SETS, source, replace(catalog.DATA_SETS[source], images=images))
 
 
+@lru_cache(maxsize=4096)  # the same few images in most tests
 def photo(seed: int, kind: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)

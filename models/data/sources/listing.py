@@ -33,7 +33,7 @@ PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
 MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
 NAMED = 5  # maximum of missing items that a message names
 _READS_AT_ONCE = 16
-_BLOCK = 64  # images that a thread reads at a time: a million futures would take a gigabyte
+_BLOCK = 64  # images that a thread reads at a time, of few fewer: a million futures would take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def with_content(source: Source, known: Mapping[int, int] | None = None) -> Sour
 
     digests = dict(known or {})
     unknown = [index for index in range(len(source.labels)) if index not in digests]
-    blocks = [unknown[first : first + _BLOCK] for first in range(0, len(unknown), _BLOCK)]
+    size = min(_BLOCK, max(1, len(unknown) // _READS_AT_ONCE))
+    blocks = [unknown[first : first + size] for first in range(0, len(unknown), size)]
     progress = Progress("images read, on whose content the splits depend", len(unknown))
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
         for block, read in zip(blocks, pool.map(lambda block: list(map(digest, block)), blocks), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,21 @@ def test_a_proxy_or_certificates_that_no_client_reads_are_refused_in_one_line(
         check_network({name: text})
     assert str(raised.value).startswith(message.format(file=file))
     assert "secret" not in str(raised.value)
+
+
+def test_a_file_of_certificates_is_read_once_for_all_variables_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(ssl, "create_default_context", lambda cafile: read.append(cafile))
+    (file := tmp_path / "ca.pem").write_text("as good as any")
+    variables = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(file))
+    check_network(variables)
+    check_network(variables)
+    assert read == [str(file)]
+    file.write_text("another one")
+    check_network(variables)
+    assert read == [str(file)] * 2
 
 
 def test_proxies_and_certificates_that_clients_read_pass() -> None:

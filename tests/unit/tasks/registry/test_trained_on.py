@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import growing_folder
 import numpy as np
 import pytest
-from growing_folder import shard
-from PIL import Image
 
 from conf import compose, schema
 from infra import store
@@ -28,6 +29,7 @@ from tasks.registry.verdict import VAL_SHA256
 
 N = 800
 Register = Callable[..., Version]
+Shard = Callable[..., ShardResult]
 
 
 @pytest.fixture
@@ -36,13 +38,23 @@ def storage(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> schema.Data:
-    for number in range(N):
-        path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number % 256, number // 256, 3)).save(path)
-    return replace(schema.Data(), name="pets", source="folder", path=str(tmp_path / "pets"), val_share=0.4)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> schema.Data:
+    path = tmp_path_factory.mktemp("pets")
+    growing_folder.add(path, 0, N)
+    return replace(schema.Data(), name="pets", source="folder", path=str(path), val_share=0.4)
+
+
+@pytest.fixture(scope="module")
+def shard(folder: schema.Data, tmp_path_factory: pytest.TempPathFactory) -> Shard:
+    """Function that shards the folder with these settings once for all tests, which write nothing there."""
+    storage = f"file://{tmp_path_factory.mktemp('store')}"
+
+    @lru_cache(maxsize=8)
+    def shard_once(changes: frozenset[tuple[str, Any]]) -> ShardResult:
+        return growing_folder.shard(replace(folder, **dict(changes)), storage)
+
+    return lambda **changes: shard_once(frozenset(changes.items()))
 
 
 @pytest.fixture
@@ -100,9 +112,9 @@ def compare(version: Version, champion: Version, shards: ShardResult) -> Verdict
 
 
 def test_images_of_val_that_a_version_or_one_before_it_was_trained_on_are_found_by_their_content(
-    folder: schema.Data, storage: str, register: Register
+    shard: Shard, register: Register
 ) -> None:
-    first, other = shard(folder, storage), shard(replace(folder, seed=1), storage)
+    first, other = shard(), shard(seed=1)
     champion = register(first)
     assert count_seen(first, champion) == 0
     expected = 0.6 * other.val
@@ -115,9 +127,9 @@ def test_images_of_val_that_a_version_or_one_before_it_was_trained_on_are_found_
 
 
 def test_the_lineage_of_a_version_that_no_night_has_made_is_that_of_the_weights_it_started_from(
-    folder: schema.Data, storage: str, register: Register
+    shard: Shard, storage: str, register: Register
 ) -> None:
-    first, other = shard(folder, storage), shard(replace(folder, seed=1), storage)
+    first, other = shard(), shard(seed=1)
     seen = count_seen(other, register(first))
     copy = f"{storage}/weights/1.safetensors"
     tuned = register(other, start=(copy, "1"))
@@ -129,20 +141,20 @@ def test_the_lineage_of_a_version_that_no_night_has_made_is_that_of_the_weights_
 
 
 def test_a_version_with_the_same_frozen_val_is_not_looked_up(
-    folder: schema.Data, storage: str, register: Register, monkeypatch: pytest.MonkeyPatch
+    shard: Shard, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = shard(folder, storage)
-    champion = register(shard(replace(folder, seed=1), storage), **{VAL_SHA256: "a"})
+    shards = shard()
+    champion = register(shard(seed=1), **{VAL_SHA256: "a"})
     assert count_seen(shards, champion, val_sha256="b") > 0
     monkeypatch.setattr(trained_on, "_load_images", lambda _: pytest.fail("its data were read"))
     assert count_seen(shards, champion, val_sha256="a") == 0
 
 
 def test_only_the_images_that_neither_was_trained_on_are_compared(
-    folder: schema.Data, storage: str, register: Register, monkeypatch: pytest.MonkeyPatch
+    shard: Shard, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The champion knows the others by heart, so that the challenger would be worse on all of val."""
-    earlier, shards = shard(folder, storage), shard(replace(folder, seed=1), storage)
+    earlier, shards = shard(), shard(seed=1)
     champion, challenger = register(earlier), register(shards)
     manifest = manifests.load(shards.manifest_uri)[1]
     seen = trained_on.find_seen([champion], shards, manifest, None)
@@ -165,9 +177,9 @@ def test_only_the_images_that_neither_was_trained_on_are_compared(
 
 
 def test_without_enough_such_images_the_version_is_refused_by_what_can_be_done(
-    folder: schema.Data, storage: str, register: Register
+    shard: Shard, register: Register
 ) -> None:
-    earlier, shards = shard(replace(folder, val_share=0.01), storage), shard(folder, storage)
+    earlier, shards = shard(val_share=0.01), shard()
     champion, challenger = register(earlier), register(shards)
     verdict = compare(challenger, champion, shards)
     assert verdict.outcome == REFUSED
@@ -179,21 +191,21 @@ def test_without_enough_such_images_the_version_is_refused_by_what_can_be_done(
 
 
 def test_a_night_that_cannot_be_compared_with_its_champion_ends_before_its_training(
-    folder: schema.Data, storage: str, register: Register, caplog: pytest.LogCaptureFixture
+    folder: schema.Data, shard: Shard, register: Register, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = replace(folder, frozen_val="first")
-    earlier, shards = shard(replace(folder, val_share=0.25, seed=1), storage), shard(data, storage)
+    earlier, shards = shard(val_share=0.25, seed=1), shard(frozen_val="first")
     register(earlier)
     start = NightStart("b0", "b0/1", continues=True, data=data)
     limits = schema.Nightly(max_shrink=100)
     line._check_data(start, shards, limits)
     assert "b0/1, or a version that it was fine-tuned from, was trained on " in caplog.text
     assert caplog.text.strip().endswith(" images of val of pets: only the others are compared")
-    register(shard(replace(folder, val_share=0.01), storage))
+    register(shard(val_share=0.01))
     with pytest.raises(ConfigError, match=r"b0/2, or .* of pets, so no version could be compared with it; take the tr"):
         line._check_data(replace(start, parent="b0/2"), shards, limits)
     line._check_data(replace(start, parent="b0/2", continues=False), shards, limits)  # with a new line nothing is
-    val = frozen_val.load(f"{storage}/data/pets", "first")
+    val = frozen_val.load(shards.manifest_uri.rpartition("/data/pets")[0] + "/data/pets", "first")
     assert val is not None
     register(earlier, **{VAL_SHA256: val.sha256})
     caplog.clear()

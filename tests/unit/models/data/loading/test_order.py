@@ -147,13 +147,14 @@ def test_samples_of_a_tar_have_another_order_in_every_epoch() -> None:
 
 def test_the_order_of_imagenet_takes_less_than_half_a_second() -> None:
     sizes = [1252] * 147 + [1251] * 877
-    took = []
     for _ in range(3):
         began = time.process_time()
         order = epoch_order(sizes, 0, 7, run_samples=run_samples(sum(sizes), 4096, 64))
-        took.append(time.process_time() - began)
-    assert len(order) == sum(sizes)
-    assert min(took) < 0.5
+        took = time.process_time() - began
+        assert len(order) == sum(sizes)
+        if took < 0.5:
+            return
+    pytest.fail(f"the last of three attempts took {took:.2f} s")
 
 
 @pytest.mark.parametrize(

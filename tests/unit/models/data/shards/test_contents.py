@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from growing_folder import add, shard
@@ -93,6 +95,26 @@ def test_what_was_written_just_before_it_was_read_is_read_again(
     monkeypatch.setattr(walk, "RECENT_S", 3600.0)
     assert len(plan(data, storage, reads)[1]) == 60
     assert len(plan(data, storage, reads)[1]) == 60
+
+
+def test_threads_share_the_images_and_read_many_at_a_time(
+    data: schema.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 200 images, too: an object store answers each after a while."""
+    handed: list[object] = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *given: Any, **how: Any) -> Any:
+            handed.append(given)
+            return super().submit(*given, **how)
+
+    add(tmp_path / "images", 60, 200)
+    source = catalog.open_source(data)
+    monkeypatch.setattr(listing, "ThreadPoolExecutor", Pool)
+    whole = listing.with_content(source)
+    assert len(handed) == 17  # 12 images each for 16 threads, and the rest
+    assert whole.content is not None
+    assert whole.content.tolist() == [listing.content_digest(source.read(index)) for index in range(200)]
 
 
 def test_a_damaged_table_is_replaced(data: schema.Data, storage: str, reads: list[str]) -> None:
