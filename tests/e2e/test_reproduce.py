@@ -332,7 +332,7 @@ def test_sigterm_saves_and_ends_the_training_processes_and_the_same_command_resu
         for line in process.stderr:
             if re.search(r"epoch (?!1/)\d+/30", line):  # so there is a checkpoint of the epoch before
                 break
-        os.killpg(process.pid, signal.SIGTERM)  # as systemd and Slurm do; Ctrl-C: unit/test_signals.py
+        os.killpg(process.pid, signal.SIGTERM)  # as systemd and Slurm do; Ctrl-C: integration/test_signals.py
         said = process.stderr.read()
         assert process.wait(30) == 8
     assert said.splitlines()[-1].startswith("stopped by SIGTERM: the state of ")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from conf import compose, schema
+from conf import schema
 from infra import errors, store
 from models.evaluate import _check_interrupted
 from models.training.supervision.preemption import Preemption
@@ -83,27 +81,6 @@ def test_a_damaged_failure_is_replaced_and_stops_no_restart(
     store.write(f"{job}/failure.json", b'{"exit_code": 3}')
     with pytest.raises(errors.DataError, match=r"recorded in .*failure\.json"):
         _refuse_ended_job(job)
-
-
-def test_what_a_rank_writes_to_its_log_is_escaped(tmp_path: Path) -> None:
-    """Its log line, and the traceback of an error that nobody foresaw; libraries write no progress between them."""
-    (tmp_path / "config.yaml").write_text(compose.to_yaml(job()))
-    program = (
-        "import logging, sys\nfrom models import worker\n"
-        "def main(job, worker):\n    logging.getLogger('effnet').warning('image %s', 'a\\x1b[31m\\n.jpg')\n"
-        "    logging.getLogger('effnet').info('step 1')\n"
-        "    logging.getLogger('botocore.regions').info('Found endpoint')\n"
-        "    raise RuntimeError('label b\\x1b[31m\\u202e')\n"
-        f"sys.argv = ['x', 'file://{tmp_path}']\nsys.exit(worker.run(main))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert all(line.isprintable() for line in done.stderr.split("\n"))
-    assert r"image a\x1b[31m\n.jpg" in done.stderr
-    assert "step 1" in done.stderr
-    assert "Found endpoint" not in done.stderr
-    assert r"RuntimeError: label b\x1b[31m\u202e" in done.stderr
-    assert failure_of(f"file://{tmp_path}")["error"] == r"RuntimeError: label b\x1b[31m\u202e"
 
 
 def test_an_evaluation_reports_that_it_lives(tmp_path: Path) -> None:

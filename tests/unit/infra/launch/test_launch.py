@@ -1,4 +1,4 @@
-"""The torchrun command as text, and the guard that leaves no process behind."""
+"""The torchrun command as text, and the guard that leaves no process behind; real ranks: integration/test_agent.py."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from matrix import with_slow_rest
 
 from conf import compose, launch
 from conf.schema import Launch
@@ -287,81 +286,6 @@ def test_the_command_s_exit_code_comes_through(
 ) -> None:
     started.append(job := local.start(python(tmp_path, code)))
     assert wait(job) == expected
-
-
-@pytest.mark.torchrun
-@pytest.mark.parametrize(
-    ("end", "expected"),
-    with_slow_rest(
-        [
-            ("os.kill(os.getpid(), 9)", 137),
-            ("sys.exit(3)", 3),
-            # The agent is asked to end while its ranks still start, and torch leaves with a traceback and a 1.
-            ("os.kill(os.getppid(), 15); time.sleep(30)", 8),
-        ]
-    ),
-)
-def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
-    end: str, expected: int, tmp_path: Path, started: list[LocalJob]
-) -> None:
-    (tmp_path / "rank.py").write_text(f"import os, sys, time\ndef main():\n    {end}\n")
-    torchrun = command.torchrun_argv(Launch(max_restarts=0), "rank", "the-job")
-    started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
-    assert wait(job, 120) == expected, local.logs(job)
-    assert not (tmp_path / "scratch").exists()  # torchrun's own files, which it leaves in /tmp otherwise
-
-
-@pytest.mark.torchrun
-def test_a_signal_in_a_callback_where_python_ignores_exceptions_ends_the_agent(
-    tmp_path: Path, started: list[LocalJob]
-) -> None:
-    """As those of the logging module around a fork: the agent went on as if nothing had been sent."""
-    (tmp_path / "rank.py").write_text(
-        "import os, time\n"
-        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), 15))\n"
-        "def main():\n    time.sleep(30)\n"
-    )
-    torchrun = command.torchrun_argv(Launch(max_restarts=0), "rank", "the-job")
-    started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
-    began = time.monotonic()
-    assert wait(job, 120) == 8, local.logs(job)
-    assert time.monotonic() - began < 25
-
-
-@pytest.mark.torchrun
-def test_a_rank_is_a_fork_of_the_agent_with_its_imports_and_a_session_and_signals_of_its_own(
-    tmp_path: Path, started: list[LocalJob]
-) -> None:
-    (tmp_path / "rank.py").write_text(
-        "import gc, json, os, signal, sys, time\n"
-        "imported_by = os.getpid()\n"
-        "def main():\n"
-        "    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]\n"
-        f"    out = open({str(tmp_path)!r} + '/rank-' + os.environ['RANK'], 'w')\n"
-        "    out.write(json.dumps([imported_by == os.getppid(), os.getsid(0) == os.getpid(), sys.argv, "
-        "os.environ['RANK'], [handler == signal.SIG_DFL for handler in handlers], gc.get_freeze_count() > 10_000]))\n"
-    )
-    torchrun = command.torchrun_argv(Launch(nproc_per_node=2, max_restarts=0), "rank", "the-job")
-    started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
-    assert wait(job, 120) == 0, local.logs(job)
-    ranks = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1)]
-    assert ranks == [[True, True, ["rank", "the-job"], rank, [True, True], True] for rank in ("0", "1")]
-
-
-@pytest.mark.torchrun
-def test_ranks_run_where_the_agent_is_the_first_process_as_in_a_pod(tmp_path: Path) -> None:
-    (tmp_path / "rank.py").write_text("from models.training import distributed\ndef main(): distributed.join()\n")
-    container = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
-    if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
-        pytest.skip("needs Linux namespaces of an ordinary user")
-    torchrun = command.torchrun_argv(Launch(nproc_per_node=2, max_restarts=0), "rank", "the-job")
-    variables = {**os.environ, "PYTHONPATH": path_with(tmp_path), "TMPDIR": str(tmp_path)}
-    ended = subprocess.run([*container, *torchrun], env=variables, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-
-
-def path_with(folder: Path) -> str:
-    return os.pathsep.join([str(folder), *sys.path])
 
 
 def test_a_second_guard_on_the_same_folder_gives_way(tmp_path: Path, started: list[LocalJob]) -> None:

@@ -1,4 +1,4 @@
-"""A watchdog that is alone with its troubles, in a process that it may end; among ranks: integration/test_faults.py."""
+"""A watchdog that is alone with its troubles, in a process that it may end; among ranks: test_faults.py."""
 
 from __future__ import annotations
 
