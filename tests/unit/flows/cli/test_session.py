@@ -138,24 +138,27 @@ def test_a_wrong_setting_is_refused_before_services_start(
         session.run(verb, compose.compose(overrides), overrides)
 
 
-def test_the_early_checks_leave_prefect_to_be_imported_after_its_variables_are_set() -> None:
+@pytest.fixture(scope="module")
+def new_process() -> list[str]:
+    """What a process shows that checks two commands, and then imports Prefect as a command does."""
     code = (
-        "import sys; from conf import compose; from flows.cli import session\n"
+        "import logging, os, sys; from conf import compose; from flows.cli import session\n"
         "for verb in ('train', 'reproduce'):\n"
-        "    session._check_early(verb, compose.compose(['data=digits'])); print(verb, 'prefect' in sys.modules)"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown == "train False\nreproduce False\n"
-
-
-def test_events_that_a_stopped_prefect_does_not_take_are_not_printed() -> None:
-    code = (
-        "import logging, os; from flows.cli import session; os.environ.update(session.QUIET)\n"
+        "    session._check_early(verb, compose.compose(['data=digits'])); print(verb, 'prefect' in sys.modules)\n"
+        "os.environ.update(session.QUIET)\n"
         "import prefect; from prefect.logging.configuration import setup_logging; setup_logging()\n"
         "print(logging.getLogger('prefect._internal.concurrency').isEnabledFor(logging.ERROR))"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown == "False\n"
+    return shown.splitlines()
+
+
+def test_the_early_checks_leave_prefect_to_be_imported_after_its_variables_are_set(new_process: list[str]) -> None:
+    assert new_process[:2] == ["train False", "reproduce False"]
+
+
+def test_events_that_a_stopped_prefect_does_not_take_are_not_printed(new_process: list[str]) -> None:
+    assert new_process[2:] == ["False"]
 
 
 @pytest.mark.parametrize("verb", ["report", "register", "latency"])

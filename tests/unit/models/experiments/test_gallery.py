@@ -28,11 +28,12 @@ from tasks.jobs import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
 NO_CROP = schema.Augment(eval_crop_pad=0)
+Drawn = tuple[tuple[GalleryNetwork, ...], tuple[GalleryImages, ...]]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> MadeSet:
-    return write_set(f"file://{tmp_path}/set", {"train": [16], "minival": [8], "val": [14]})
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeSet:
+    return write_set(f"file://{tmp_path_factory.mktemp('set')}", {"train": [16], "minival": [8], "val": [14]})
 
 
 def weights_of(model: schema.Model, classes: int, folder: Path) -> tuple[str, str]:
@@ -44,7 +45,10 @@ def weights_of(model: schema.Model, classes: int, folder: Path) -> tuple[str, st
     return f"file://{path}", export.save_weights(network.state_dict(), path)
 
 
-def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[GalleryImages]]:
+@pytest.fixture(scope="module")
+def both(made: MadeSet, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """Two networks and their maps of the same two images."""
+    folder = tmp_path_factory.mktemp("weights")
     images = selection.read(made.manifest, made.uri, "val", [3, 0])
     trained, drawn = [], []
     for name, dimension, model in (
@@ -54,7 +58,7 @@ def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[G
         uri, sha256 = weights_of(model, 10, folder)
         trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", reused=False))
         drawn.append(draw(model, uri, sha256, images, 10, NO_CROP))
-    return trained, drawn
+    return tuple(trained), tuple(drawn)
 
 
 def mapped(dimension: str, multiply_adds: int, top1: float) -> GalleryModel:
@@ -83,10 +87,10 @@ def test_the_compound_network_is_compared_with_every_single_dimension_on_the_sam
     assert compare_methods(models[:2], answers) == ()
 
 
-def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet, tmp_path: Path) -> None:
-    _, (drawn, _) = draw_both(made, tmp_path)
+def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(both: Drawn) -> None:
+    (trained, _), (drawn, _) = both
     network = build_model(TINY, 10)
-    network.load_state_dict(export.load_file(tmp_path / "efficientnet_b0-10.safetensors"))
+    network.load_state_dict(export.load_file(Path(trained.weights_uri.removeprefix("file://"))))
     images = Normalize(torch.device("cpu"))(torch.from_numpy(drawn.inputs))
     explanation = activation_maps.explain(network, images, [7, 4])  # the labels of the 28th and the 25th made image
     heat = activation_maps.upsample(explanation.maps, 67)
@@ -95,8 +99,8 @@ def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet
     assert drawn.predictions == explanation.probabilities.argmax(1).tolist()
 
 
-def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_path: Path) -> None:
-    trained, drawn = draw_both(made, tmp_path)
+def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, both: Drawn) -> None:
+    trained, drawn = map(list, both)
     names = made.manifest.classes
     trained[1] = replace(trained[1], assumed="class names unknown")
     part = summarize([3, 0], ["class 7", "class 4"], trained, drawn, names)
@@ -120,8 +124,8 @@ def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_pat
         assert (picture.format, picture.size) == ("PNG", (160, 160))
 
 
-def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, tmp_path: Path) -> None:
-    trained, drawn = draw_both(made, tmp_path)
+def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, both: Drawn) -> None:
+    trained, drawn = map(list, both)
     part = summarize([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
     pictures = [each.png for each in (*part.images, *part.maps)]
     assert sum(map(len, pictures)) <= 60_000
@@ -130,8 +134,8 @@ def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, tmp_path
     assert 20 < sides.pop()[0] < 160
 
 
-def test_files_have_names_that_any_disk_takes_and_the_networks_own_size(made: MadeSet, tmp_path: Path) -> None:
-    trained, drawn = draw_both(made, tmp_path)
+def test_files_have_names_that_any_disk_takes_and_the_networks_own_size(both: Drawn, tmp_path: Path) -> None:
+    trained, drawn = map(list, both)
     folder = tmp_path / "maps"
     folder.mkdir()
     paths = save(folder, [3, 0], trained, drawn)

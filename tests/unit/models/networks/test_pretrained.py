@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 from checkout import ROOT
 from efficientnet_lite_pytorch import EfficientNet as Lukemelas
+from matrix import with_slow_rest
 from torch import Tensor
 
 from conf import schema
@@ -80,7 +81,7 @@ def test_padding_and_epsilon_are_no_trifles() -> None:
     assert float((timm - ported).abs().max()) > 1e-2
 
 
-@pytest.mark.parametrize("member", ["b0", "b1", "b3", "lite1"])
+@pytest.mark.parametrize("member", with_slow_rest(["b0", "lite1", "b1", "b3"], plain=2))
 def test_lukemelas_networks_answer_as_their_own_code_does(member: str) -> None:
     theirs = Lukemelas.from_name(f"efficientnet-{member}", image_size=72).eval()
     tensors = made_published.tensors(made_published.shapes(theirs.state_dict()))

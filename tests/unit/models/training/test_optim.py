@@ -1,8 +1,6 @@
 """The optimizer against a reference written number by number, the decay groups, and the learning rates."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -111,17 +109,6 @@ def test_two_runs_are_equal_to_the_last_bit() -> None:
         return ours.weight
 
     assert torch.equal(run(), run())
-
-
-def test_an_optimizer_is_made_without_importing_torch_s_compiler() -> None:
-    """It takes longer than all else that a process has to import."""
-    code = (
-        "import sys, torch; from models.training.optim import AdamW, Optimizer, SGD, TFRMSProp\n"
-        "for rule in (AdamW(), SGD(), TFRMSProp()):\n"
-        "    Optimizer(rule, {'all': (torch.ones(3), torch.ones(3), 0.0)}, 0.1).step()\n"
-        "sys.exit('torch._dynamo' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_recipe_s_numbers_reach_the_optimizer() -> None:
