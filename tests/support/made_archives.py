@@ -41,10 +41,10 @@ def small_tree() -> dict[str, bytes]:
 
 
 def write_tree(root: Path, files: dict[str, bytes]) -> Path:
+    for folder in {(root / name).parent for name in files}:
+        folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        (root / name).write_bytes(content)
     return root
 
 

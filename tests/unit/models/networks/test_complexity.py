@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from conf import schema
 from models.networks.build import build_model, compute_cost
@@ -30,6 +32,14 @@ def of_the_network(model: schema.Model, classes: int) -> tuple[int, int, int]:
 )
 def test_every_member_is_counted_as_its_network_is(name: str) -> None:
     assert compute_cost(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv1_100", "legacy_senet154", "shufflenet_g3_w1"])
+def test_a_count_is_half_that_of_torch(name: str) -> None:
+    network = build_model(schema.Model(name=name, width=0.25, depth=0.2, resolution=33 / 224), 10).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 33, 33))
+    assert count_model(network, 33)[1] == counter.get_total_flops() / 2 > 0
 
 
 def test_a_count_does_not_compute_what_it_does_not_count() -> None:

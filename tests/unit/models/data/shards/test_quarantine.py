@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,20 @@ from models.data.shards.manifest import ImageNote, Manifest, describe_notes
 from models.data.shards.stored import build_result
 
 
+@cache
+def gray(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, Manifest]:
     """Shards a tree of sound and damaged images of two classes."""
     for number in range(sound + damaged):
         path = folder / "images" / ("cat", "dog")[number % 2] / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if number < sound:
-            Image.fromarray(np.full((4, 4, 3), number % 256, np.uint8)).save(path)
+            path.write_bytes(gray(number % 256))
         else:
             path.write_bytes(b"no image at all")
     data = Data(name="made", source="folder", path=str(folder / "images"), samples_per_shard=200, **how)

@@ -170,12 +170,12 @@ def flat_tree(written: Path, tmp_path_factory: pytest.TempPathFactory, devkit: D
 
 
 def extracted(archives: Path, root: Path, val_in_classes: bool) -> Path:
-    source = open_source(data_settings("imagenet", archives))
+    source, files = open_source(data_settings("imagenet", archives)), {}
     for index, (name, part) in enumerate(zip(source.names.tolist(), source.split.tolist(), strict=True)):
         top = "train" if part == TRAIN else "val"
         wnid = source.classes[source.labels[index]] if part == TRAIN or val_in_classes else ""
-        write_tree(root, {f"{top}/{wnid}/{name.decode()}": source.read(index)})
-    return root
+        files[f"{top}/{wnid}/{name.decode()}"] = source.read(index)
+    return write_tree(root, files)
 
 
 def test_an_extracted_tree_is_the_same_source(mini: Path, tmp_path: Path, devkit: Devkit) -> None:
