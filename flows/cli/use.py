@@ -21,9 +21,9 @@ def export(command: Command) -> int:
     """Writes a registered model as ONNX or torch.export."""
     paths = {name: command.options[name] for name in FORMATS if name in command.options}
     int8 = "int8" in command.switches
+    check_torch(os.environ)  # before the targets, whose check imports torch for ONNX
     check_targets(paths, int8=int8)
     loss = _points(command) if int8 else None
-    check_torch(os.environ)
     connect(command, "s3", "mlflow")
     announce(f"effnet export: fetching {command.objects[0]}; each file is compared with the network before it is kept")
     files = write_files(command.objects[0], paths, int8_loss=loss)

@@ -1,9 +1,6 @@
 """What a worker hands to its flow runs, and how a run's overrides come on top of it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,27 +93,6 @@ def test_the_command_that_runs_in_mlflow_show_has_no_secret(monkeypatch: pytest.
 def test_a_command_that_is_no_up_hands_only_places_to_the_worker() -> None:
     words = ["recipe.epochs=1", "storage=s3://a", "services.s3=aws", "model=b3"]
     assert configure.select_places(words) == ["storage=s3://a", "services.s3=aws"]
-
-
-def test_env_without_services_is_one_line_that_says_how_to_start_them(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows", "env", f"run_dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: not running in {tmp_path}: s3, prefect, mlflow")
-    assert "`effnet up`" in done.stderr
-
-
-def test_env_names_the_services_of_somebody_else_as_they_are(tmp_path: Path) -> None:
-    words = ["services.s3=https://s3.example", "services.prefect=https://p.example/api", "services.mlflow=https://m.ex"]
-    command = [sys.executable, "-m", "flows", "env", f"run_dir={tmp_path}", *words]
-    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert all(line.startswith("export ") for line in printed.splitlines())
-    shell = f'{printed}\necho "$AWS_ENDPOINT_URL_S3 $PREFECT_API_URL $MLFLOW_TRACKING_URI"; echo "$EFFNET_SETTINGS"'
-    clean = {"PATH": os.environ["PATH"]}
-    said = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=clean, check=True).stdout
-    addresses, settings = said.splitlines()
-    assert addresses == "https://s3.example https://p.example/api https://m.ex"
-    assert compose.compose(json.loads(settings)).services.mlflow == "https://m.ex"
 
 
 def test_only_a_flow_run_of_a_deployment_takes_the_settings_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:

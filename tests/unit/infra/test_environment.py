@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from matrix import with_slow_rest
 
 from conf.schema import Launch, Services
 from infra.environment import (
@@ -141,7 +142,7 @@ def test_the_worker_gets_what_its_command_kept(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "value", ["TORCH_LOGS=nonsense", "TORCH_DISTRIBUTED_DEBUG=nonsense", "TORCH_LOGS_OUT=/proc/a/b"]
+    "value", with_slow_rest(["TORCH_LOGS=nonsense", "TORCH_DISTRIBUTED_DEBUG=nonsense", "TORCH_LOGS_OUT=/proc/a/b"])
 )
 def test_a_variable_with_which_torch_cannot_be_imported_is_refused_in_one_line(value: str) -> None:
     name, _, text = value.partition("=")

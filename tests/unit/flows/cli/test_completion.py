@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from checkout import ROOT
@@ -62,34 +60,3 @@ def test_an_unknown_shell_is_a_mistake(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
     assert main(["completion", "tcsh"]) == 2
     assert capsys.readouterr().err == "error: effnet completion tcsh: there are bash, zsh, fish\n"
-
-
-PROBES = {
-    "bash": 'source "$1"; COMP_LINE="$2"; COMP_POINT=${#2}; _effnet; printf "%s\\n" "${COMPREPLY[@]}"',
-    "zsh": 'compdef() { :; }; compset() { :; }; _files() { :; }; compadd() { print -l -- "$@"; }\n'
-    'source "$1"; words=(${=2}); CURRENT=$#words; _effnet',
-    "fish": "source $argv[1]; complete -C $argv[2]",
-}
-
-
-@pytest.mark.parametrize("shell", list(PROBES))
-def test_a_shell_completes(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if (program := shutil.which(shell)) is None:
-        pytest.skip(f"no {shell} on this machine")
-    effnet = tmp_path / "effnet"
-    effnet.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flows "$@"\n')
-    effnet.chmod(0o755)
-    for name, value in (("PATH", f"{tmp_path}:/usr/bin:/bin"), ("HOME", str(tmp_path)), ("PYTHONPATH", str(ROOT))):
-        monkeypatch.setenv(name, value)
-    script = tmp_path / "script"
-    script.write_text(subprocess.run([effnet, "completion", shell], capture_output=True, text=True, check=True).stdout)
-    quiet = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["-N"]}[shell]
-    for line, expected in (
-        ("effnet tra", {"train", "transfer"}),
-        ("effnet train recipe.epo", {"recipe.epochs="}),
-        ("effnet train data@transfer.data=flow", {"data@transfer.data=flowers102", "flowers102"}),
-    ):
-        argv = [program, *quiet, "-c", PROBES[shell], *(["probe"] if shell != "fish" else []), str(script), line]
-        shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-        assert set(shown) & expected, (line, shown)
-        assert not {word for word in shown if word.startswith("search")}

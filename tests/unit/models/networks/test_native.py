@@ -33,7 +33,9 @@ def images(*shape: int) -> Tensor:
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     """Within 1e-5 of the largest value."""
-    torch.testing.assert_close(actual.double(), expected.double(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    one, other, tolerance = actual.double(), expected.double(), 1e-5 * float(expected.abs().max())
+    if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-5, atol=tolerance):  # a third of the time
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=tolerance)
 
 
 def same(side: int, kernel: int, stride: int) -> tuple[int, int]:

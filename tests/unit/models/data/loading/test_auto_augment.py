@@ -5,6 +5,7 @@ import io
 import math
 import re
 import tarfile
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -199,6 +200,7 @@ def test_arrays_have_the_types_that_the_c_code_reads(policy: str) -> None:
 # ---------------------------------------------------------------------------------------------------- pixels
 
 
+@cache
 def pictures(side: int) -> list[NDArray[np.uint8]]:
     """Returns noise, faint noise, one colour, black and white, and three real images if available."""
     rng = np.random.default_rng(side)
@@ -211,6 +213,7 @@ def pictures(side: int) -> list[NDArray[np.uint8]]:
     return synthetic + [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in real_images(3)]
 
 
+@cache
 def real_images(count: int) -> list[Image.Image]:
     if not VAL_TAR.exists():
         return []
