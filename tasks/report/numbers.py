@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from conf.text import format_duration
 
@@ -47,8 +47,10 @@ def plus_minus(percent: float | None, error: float | None, n: float | None) -> s
 
 def _numeral(value: float | None, shown: str, exact: str = "") -> Markup:
     """A number for the reader, with the exact one for a machine in ``value``."""
-    hover = Markup(' title="{}"').format(exact) if exact else ""
-    return NIL if value is None else Markup('<data value="{}"{}>{}</data>').format(value, hover, shown)
+    if value is None:
+        return NIL
+    hover = f' title="{escape(exact)}"' if exact else ""  # without Markup.format: a page has thousands of numbers
+    return Markup(f'<data value="{escape(value)}"{hover}>{escape(shown)}</data>')  # noqa: S704 - all is escaped
 
 
 def count(value: float | None) -> Markup:

@@ -104,8 +104,13 @@ def place_names(
         steps = [step for name in others for step in name.steps]
         fewest = math.inf
         for name in options[index]:
-            hits = _hits(name.box, for_names) + sum(_overlaps(name.box, other) for other in boxes + steps)
-            hits += sum(_hits(step, for_lines) + sum(_overlaps(step, other) for other in boxes) for step in name.steps)
+            hits = _hits(name.box, for_names)
+            if hits < fewest:  # else more of them decide nothing
+                hits += sum(_overlaps(name.box, other) for other in boxes + steps)
+            if hits < fewest:
+                hits += sum(
+                    _hits(step, for_lines) + sum(_overlaps(step, other) for other in boxes) for step in name.steps
+                )
             if hits < fewest:
                 fewest, chosen[index] = hits, name
             if hits == 0:
