@@ -13,6 +13,8 @@ DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # models/networks/packaged.py
 ORIGINS = ("timm", "timm_tf", "torchvision", "lukemelas")
+# Tag of an imported version the names of whose classes are known: from this file, or beside the weights.
+CLASSES_GIVEN = "published.class_file"
 
 
 @dataclass

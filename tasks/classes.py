@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import task
 
+from conf.experiments import CLASSES_GIVEN
 from conf.text import list_some, logger
 from infra import store
 from infra.errors import ConfigError
@@ -24,7 +25,6 @@ SHOWN = 3  # differences in a message
 _IMAGENET = 1000  # classes
 _WNID = re.compile(r"n\d{8}")
 CLASS_NAMES = "class_names"  # tag of an imported version: where the names of its classes are from
-GIVEN = "published.class_file"  # its value where they are known
 
 
 @task(task_run_name="classes of {ref}", **policy.BOOKKEEPING)
@@ -122,7 +122,7 @@ def class_lists(version: Version, shards: ShardResult) -> ClassLists:
     wnids = list(packaged.imagenet_wnids())
     if len(model) == len(wnids) and set(data) <= set(wnids):
         return ClassLists(wnids, data)
-    if version.tags.get(CLASS_NAMES) == GIVEN:
+    if version.tags.get(CLASS_NAMES) == CLASSES_GIVEN:
         return ClassLists(model, data)
     if len(model) != len(data):
         return ClassLists(model if of_imagenet else [f"number {name}" for name in model], data)

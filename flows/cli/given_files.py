@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from conf import schema
 from conf.overrides import expand_home
+from conf.text import logger
 from infra.errors import ConfigError
+from models.networks.timm_config import WEIGHTS
+
+log = logger()
+# Accelerate and the trainer of Transformers save these beside the network.
+_NO_WEIGHTS = re.compile(r"optimizer|scheduler|random_states|scaler|training_args")
+# Weights on the Hub as timm names them: hf-hub:timm/tf_efficientnet_b0.aa_in1k, also without the first part.
+_ON_THE_HUB = re.compile(
+    r"(?:(?:hf[-_]hub:|hf://(?:models/)?|https://huggingface\.co/)(?P<name>[\w.-]+/[\w.-]+)|(?P<timm>timm/[\w.-]+))/?"
+)
 
 
 def check_class_file(data: schema.Data) -> None:
@@ -42,10 +54,15 @@ def check_files(verb: str, config: schema.Config) -> None:
     }
     schemes = () if verb == "photographs" else ("s3://", "file://")
     for name in names.get(verb, []):
+        path = Path(expand_home(name).removeprefix("file://"))
+        if (hub := _ON_THE_HUB.fullmatch(name)) and verb == "import" and not path.exists():
+            raise ConfigError(
+                f"effnet import: {name} is a name on the Hugging Face Hub, and nothing is downloaded: `hf download "
+                f"{hub['name'] or hub['timm']} --local-dir FOLDER`, then published.path=FOLDER/model.safetensors"
+            )
         if "://" in name and not name.startswith(schemes):
             places = "neither a local file nor s3://" if schemes else "no path of a local file"
             raise ConfigError(f"effnet {verb}: {name} is {places}; download it first")
-        path = Path(expand_home(name).removeprefix("file://"))
         if name.startswith("s3://") or path.is_file():
             continue
         if path.is_dir():
@@ -53,10 +70,31 @@ def check_files(verb: str, config: schema.Config) -> None:
         raise ConfigError(f"effnet {verb}: no file {name}")
 
 
+def check_weights(verb: str, config: schema.Config) -> None:
+    """Raises for weights on this machine that the flow would refuse; it reads them again, and logs what it skips."""
+    requests = {"import": [config.published], "gate": [schema.Published(path=path) for path in config.gate.weights]}
+    given = [one for one in requests.get(verb, []) if not str(one.path).startswith("s3://")]
+    if given:
+        from models.experiments import published_file
+
+        log.addFilter(_is_error)
+        try:
+            for one in given:
+                published_file.read(one)
+        finally:
+            log.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def _name_a_file(folder: Path) -> str:
-    """Names the first file of weights in a folder, as the end of a message; empty without any."""
+    """Names a file of weights in a folder, as the end of a message; empty without any."""
     suffixes = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
     with suppress(OSError):
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
-        return f"; it has {folder / names[0]}" if names else ""
+        paths = [path for depth in ("*", "*/*", "snapshots/*/*") for path in sorted(folder.glob(depth))]
+        paths = [path for path in paths if path.suffix.lower() in suffixes and not _NO_WEIGHTS.match(path.name)]
+        paths.sort(key=lambda path: path.name not in WEIGHTS)
+        return f"; it has {paths[0]}" if paths else ""
     return ""

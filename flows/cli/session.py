@@ -201,10 +201,11 @@ def check_settings(verb: str, config: schema.Config) -> None:
     """Refuses settings with which a command would fail on any machine that has its files.
 
     Raises:
-        ConfigError: A missing ``data.path`` or file, an address that is not read, a folder whose images cannot be used
-            or whose classes are ambiguous, an unknown network or one that cannot have so few pixels, a batch that the
-            processes cannot share, a grid without points, unusable sets or points, or the setting ``register`` for a
-            verb that does not read it.
+        ArtifactError: Weights are damaged, or fit no network of effnet.
+        ConfigError: A missing ``data.path`` or file, weights or an address that are not read, a folder whose images
+            cannot be used or whose classes are ambiguous, an unknown network or one that cannot have so few pixels, a
+            batch that the processes cannot share, a grid without points, unusable sets or points, or the setting
+            ``register`` for a verb that does not read it.
         DataError: An archive of images is damaged.
         NotFoundError: The Python package of a public network is not installed.
     """
@@ -237,6 +238,7 @@ def check_settings(verb: str, config: schema.Config) -> None:
 
         check_networks(config.linear)
     given_files.check_packaged(verb, config)
+    given_files.check_weights(verb, config)
     if verb == "reproduce":
         from models.networks.build import check_names
 

@@ -214,6 +214,8 @@ def _describe(data: bytes) -> str:
             return ""
         if any(name.endswith(("/archive_format", ".pt2", "/serialized_exported_program.json")) for name in names):
             return ": it is a program of torch.export; save the state dict of the network"
+        if any(name.endswith("model.weights.h5") for name in names):
+            return f": it is a model of Keras; {_TENSORS}"
         if any(name.endswith("/constants.pkl") for name in names):
             return ": it is a TorchScript program; save the state dict of the network"
         if not any(name.endswith("data.pkl") for name in names):
@@ -316,7 +318,7 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
         raise ArtifactError(f"{file} holds a {kind}, not the named tensors of a network: {_REMEDY}")
     plain, averaged = _list_networks(content, file)
     if weights == "ema" and not averaged and plain and any(is_averaged(str(key)) for key in content[plain[0]]):
-        weights = None  # both are under one key, told apart by their prefixes (pretrained.strip_wrappers)
+        weights = None  # both are under one key, told apart by their prefixes (wrappers.strip_wrappers)
     chosen = plain if weights == "model" else averaged if weights == "ema" else averaged or plain
     if not chosen:
         if weights == "ema" or (weights == "model" and averaged):

@@ -5,8 +5,11 @@ Sources: the state dicts of timm 1.0.20, torchvision 0.29.1 and efficientnet_pyt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from models.networks.efficientnet.variants import Architecture
 
@@ -76,3 +79,22 @@ LUKEMELAS = KeyMap(
 )
 # fmt: on
 KEY_MAPS = (TIMM, TORCHVISION, LUKEMELAS)
+_STEMS = tuple(f"{key_map.outside['stem.0']}.weight" for key_map in KEY_MAPS)
+_FUSED = re.compile(r"blocks\.\d+\.\d+\.(conv|conv_exp)\.weight$")  # of timm: ConvBnAct, EdgeResidual
+_BLOCKS = "effnet has the networks of the paper: B0 to B8, L2, and Lite"
+_PIXELS = 3  # channels of an image
+
+
+def describe_other_network(tensors: Mapping[str, Tensor], file: str) -> str:
+    """Says which relative of EfficientNet tensors of none of its variants are of; empty if that is not known."""
+    first = next((tensors[stem] for stem in _STEMS if stem in tensors), None)
+    row = tensors.get("features.1.0.block.0.0.weight")  # of torchvision: [16, 32, 3, 3] in V2, [32, 1, 3, 3] here
+    if first is not None and first.ndim == 4 and first.shape[1] != _PIXELS:
+        return f"{file} is of a network for images of {first.shape[1]} channels, and those of effnet have {_PIXELS}"
+    if any(_FUSED.search(key) for key in tensors) or (row is not None and row.ndim == 4 and row.shape[1] > 1):
+        return f"{file} has fused blocks, as EfficientNetV2 and EfficientNet-EdgeTPU: {_BLOCKS}"
+    if any(".routing_fn." in key for key in tensors):
+        return f"{file} has conditional convolutions, as EfficientNet-CondConv: {_BLOCKS}"
+    if not any(key.endswith("running_var") for key in tensors):
+        return f"{file} has no batch norm, as timm's efficientnet_b0_gn: {_BLOCKS}, all with batch norm"
+    return ""

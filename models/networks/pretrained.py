@@ -7,7 +7,7 @@ convolutions, the epsilon of batch norm, and the input normalization that the we
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,31 +15,33 @@ from torch import Tensor
 
 from conf import schema
 from conf.data_set import EvalTransform
-from conf.text import list_some, logger
+from conf.text import logger
 from infra.errors import ArtifactError, ConfigError
-from models.networks import published_inputs
+from models.networks import published_inputs, timm_config
 from models.networks.build import build_model, resolve_architecture
-from models.networks.checkpoint_file import is_averaged
 from models.networks.efficientnet.variants import LITE, VARIANTS
-from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
+from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap, describe_other_network
 from models.networks.published_inputs import InputSettings
+from models.networks.timm_config import TimmConfig
+from models.networks.wrappers import base_name, rename_classifier, strip_wrappers
 
 log = logger()
-_COSTS = (".total_ops", ".total_params")  # ends of the names of what thop counts in every module, as multiply-adds
 COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
 _SHAPES: dict[tuple[str, int], dict[str, torch.Size]] = {}  # of networks built before, by description and classes
-# File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
-# Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
+# File names of the projects, in lower case. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of
+# 3,600 epochs. Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
 _NAMES = {
     "timm": re.compile(
-        r"(?<![0-9a-z])(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])"
-        r"(?P<tag>[._-](?:(?:ap|advprop)(?![0-9a-z])|ra4_e3600))?"
+        r"(?<![0-9a-z])(?:(?P<tf>tf[_-])efficientnet[_-]|efficientnet_)(?:b\d|l2|lite\d)(?![0-9a-z])"
+        r"(?P<tag>[._-](?:ap(?![0-9a-z])|ra4_e3600))?"
     ),
-    "lukemelas": re.compile(r"(?<![0-9a-z])(?P<tag>adv-)?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
+    "lukemelas": re.compile(r"(?<![0-9a-z])(?P<tag>adv[_-])?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
 }
+_ADVPROP = re.compile(r"(?<![0-9a-z])advprop(?![0-9a-z])")  # anywhere in a name; "ap" is also an average precision
 
 
+_WITH_BACKGROUND = 1001  # classes
 _CHOOSE_PIXELS = "published.preprocessing=imagenet, or advprop for weights of AdvProp or of timm's ra4_e3600"
 
 
@@ -64,7 +66,9 @@ class PretrainedWeights:
     guesses: tuple[str, ...]
 
 
-def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str) -> PretrainedWeights:
+def convert(
+    tensors: Mapping[str, Tensor], request: schema.Published, file: str, stated: TimmConfig | None = None
+) -> PretrainedWeights:
     """Converts public tensors to an effnet network.
 
     Args:
@@ -72,6 +76,7 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
         request: Expected variant, origin, classes and preprocessing.
         file: Source file. Its base name distinguishes Google's weights in timm from timm's, and the normalization they
             expect; folder names are ignored, since users choose them freely.
+        stated: What timm's ``config.json`` beside the file states: facts, where the name of the file gives guesses.
 
     Raises:
         ConfigError: variant, origin or number of classes differ from the request, or the origin must be given.
@@ -79,8 +84,10 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     """
     tensors = strip_wrappers(tensors, file, request.weights)
     key_map = _find_key_map(tensors, file)
-    tensors = _rename_classifier(tensors, key_map, file)
+    tensors = rename_classifier(tensors, key_map, file)
     name = _find_variant(tensors, key_map, request.network, file)  # before the origin of what is no EfficientNet
+    if stated is not None and key_map is TIMM:
+        request = timm_config.complete(request, stated, name)
     is_known = request.preprocessing is not None or name in LITE
     origin = _resolve_origin(key_map, request.origin, file, is_known=is_known)
     inputs = published_inputs.find(_file_name_of(name, file), name, origin)
@@ -97,9 +104,11 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
             "zeros before the present one, by torch.cat([torch.zeros_like(w), w]) of weight and bias; softmax then "
             "gives the same probabilities"
         )
-    if classes != request.classes:
+    if classes != request.classes and (stated is None or classes != stated.classes):
+        background = "; of 1001 classes as TensorFlow's the first is the background" * (classes == _WITH_BACKGROUND)
         raise ConfigError(
             f"{file} has {classes} classes, not {request.classes}: set published.classes={classes} if that is intended"
+            f"{background}"
         )
     state, broken = {}, []
     for name, (key, shape) in _expected_tensors(key_map, model, classes).items():
@@ -117,7 +126,7 @@ def _describe_values(name: str, tensor: Tensor) -> str:
     """Returns what is wrong with the numbers of a tensor; empty if nothing is."""
     if name.endswith(COUNTER):
         return ""
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
         return f"{str(tensor.dtype).removeprefix('torch.')} numbers, whose scale is not stored: save it in float32"
     if not tensor.float().isfinite().all():
         return "non-finite numbers"
@@ -140,82 +149,13 @@ def _list_guesses(
     return tuple(guesses)
 
 
-def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None = None) -> Mapping[str, Tensor]:
-    """Removes the prefix of the network's names, and tensors outside the network; logs both.
-
-    Wrappers add prefixes: DistributedDataParallel, torch.compile, timm's EMA, Lightning and detection toolboxes.
-    Outside are also the counts that thop leaves in every module that it has measured.
-
-    Args:
-        tensors: Tensors that ``checkpoint_file.read`` returned.
-        file: Source file, for messages.
-        weights: ``model`` or ``ema``, of a file with both under prefixes; None for ``ema`` where there is one.
-
-    Raises:
-        ArtifactError: Networks are under several prefixes.
-    """
-    counts = [key for key in tensors if f".{key}".endswith(_COSTS)]
-    if counts:
-        log.info("%s: %d counts of thop are skipped, as %s", _base_name(file), len(counts), counts[0])
-        tensors = {key: tensor for key, tensor in tensors.items() if not f".{key}".endswith(_COSTS)}
-    stems = tuple(f"{key_map.outside['stem.0']}.weight" for key_map in KEY_MAPS)
-    begun = {key.removesuffix(stem) for key in tensors for stem in stems if key.endswith(stem)}
-    prefixes = sorted(prefix for prefix in begun if not prefix or prefix.endswith("."))
-    if not prefixes or prefixes[0] == "":
-        return tensors
-    averaged = [prefix for prefix in prefixes if is_averaged(prefix)]
-    plain = [prefix for prefix in prefixes if prefix not in averaged]
-    chosen = plain if weights == "model" or not averaged else averaged
-    if len(chosen) != 1:
-        raise ArtifactError(f"{file} holds several networks, under {', '.join(prefixes)}: save one of them")
-    prefix = chosen[0]
-    others = [key for key in tensors if not key.startswith(prefix)]
-    head = _find_head(tensors, prefix, others, file)
-    others = [key for key in others if key not in head]
-    if head:
-        named = f"the network is under {prefix}, and its classifier beside it"
-    elif others:
-        named = f"the network is under {prefix}; {len(others)} other tensors are skipped, as {others[0]}"
-    else:
-        named = f"every name begins with {prefix}, which a wrapper has added; it is removed"
-    log.info("%s: %s", _base_name(file), named)
-    return {
-        key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix) or key in head
-    }
-
-
-def _find_head(tensors: Mapping[str, Tensor], prefix: str, others: Sequence[str], file: str) -> list[str]:
-    """Returns the tensors of a classifier beside the network, as ``head.weight`` beside ``backbone.``; mostly none.
-
-    Raises:
-        ArtifactError: The network has no classifier, and beside it are several layers.
-    """
-
-    def is_matrix(key: str) -> bool:
-        return key.endswith(".weight") and tensors[key].ndim == 2
-
-    layers = [key.removesuffix(".weight") for key in others if is_matrix(key)]
-    if not layers or any(is_matrix(key) for key in tensors if key.startswith(prefix)):
-        return []
-    block = layers[0].partition(".")[0]
-    head = [f"{layers[0]}.{leaf}" for leaf in ("weight", "bias")]
-    beside = [key for key in others if key not in head and (key.partition(".")[0] == block or "running_" in key)]
-    if len(layers) > 1 or beside:
-        names = list_some(dict.fromkeys(key.rpartition(".")[0] for key in others))
-        raise ArtifactError(
-            f"{file}: the network under {prefix} has no classifier, and beside it are {names}: only a single linear "
-            "layer is read"
-        )
-    return [key for key in head if key in tensors]
-
-
 def _file_name_of(variant: str, file: str) -> str:
     """Returns the file's own name, or nothing if it names another variant than the tensors are of, which is logged."""
-    match = re.search(r"efficientnet[_-](b\d|l2|lite\d)(?![0-9a-z])", _base_name(file))
+    match = re.search(r"efficientnet[_-](b\d|l2|lite\d)(?![0-9a-z])", base_name(file).lower())
     if match is None or variant == f"efficientnet_{match[1]}":
-        return _base_name(file)
+        return base_name(file).lower()
     log.warning(
-        "%s: by its name it is efficientnet_%s, by its tensors %s, which counts", _base_name(file), match[1], variant
+        "%s: by its name it is efficientnet_%s, by its tensors %s, which counts", base_name(file), match[1], variant
     )
     return ""
 
@@ -234,31 +174,6 @@ def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
         f"{file} is not a known EfficientNet: it has none of {stems}; its first tensors are "
         f"{', '.join(list(tensors)[:3])}"
     )
-
-
-def _rename_classifier(tensors: Mapping[str, Tensor], key_map: KeyMap, file: str) -> Mapping[str, Tensor]:
-    """Gives a classifier that a user has replaced its usual name, which is logged: the only linear layer.
-
-    As ``fc.weight``, or ``classifier.1.weight`` of ``Sequential(Dropout, Linear)`` in a network of timm.
-
-    Raises:
-        ArtifactError: There is no linear layer, or there are several.
-    """
-    usual = key_map.outside["classifier"]
-    if f"{usual}.weight" in tensors:
-        return tensors
-    matrices = [key for key, tensor in tensors.items() if key.endswith(".weight") and tensor.ndim == 2]
-    layers = [key.removesuffix(".weight") for key in matrices]
-    if len(layers) > 1:
-        raise ArtifactError(f"{file}: its classifier has the layers {', '.join(layers)}, and not a single one")
-    if not layers:
-        raise ArtifactError(
-            f"{file} has no classifier ({usual}.weight), only the layers before it: save the state dict of the whole "
-            "network"
-        )
-    log.info("%s: the classifier is %s, which is renamed to %s", _base_name(file), layers[0], usual)
-    renamed = {f"{layers[0]}.{leaf}": f"{usual}.{leaf}" for leaf in ("weight", "bias")}
-    return {renamed.get(key, key): tensor for key, tensor in tensors.items()}
 
 
 def _resolve_origin(key_map: KeyMap, requested: str | None, file: str, *, is_known: bool) -> str:
@@ -280,18 +195,14 @@ def _resolve_origin(key_map: KeyMap, requested: str | None, file: str, *, is_kno
         return requested
     if key_map is not TIMM:
         return key_map.name
-    match = _NAMES["timm"].search(_base_name(file))
+    match = _NAMES["timm"].search(base_name(file).lower())
     if match is None:
         pixels = "" if is_known else f", and {_CHOOSE_PIXELS}"
         raise ConfigError(
-            f"{_base_name(file)} does not show whether it is timm's efficientnet or tf_efficientnet, which "
+            f"{base_name(file)} does not show whether it is timm's efficientnet or tf_efficientnet, which "
             f"have the same tensors but different numerics: set published.origin=timm or timm_tf{pixels}"
         )
     return "timm_tf" if match["tf"] else "timm"
-
-
-def _base_name(file: str) -> str:
-    return file.rpartition("/")[2]
 
 
 def _resolve_preprocessing(name: str, origin: str, file: str) -> str:
@@ -304,13 +215,13 @@ def _resolve_preprocessing(name: str, origin: str, file: str) -> str:
         return "lite" if origin in GOOGLE else "imagenet"
     if origin == "torchvision":
         return "imagenet"
-    match = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].search(_base_name(file))
+    match = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].search(base_name(file).lower())
     if match is None:
         raise ConfigError(
-            f"{_base_name(file)} does not show which input normalization the weights of {origin} expect, "
+            f"{base_name(file)} does not show which input normalization the weights of {origin} expect, "
             f"and a wrong one costs accuracy without an error: set {_CHOOSE_PIXELS}"
         )
-    return "advprop" if match["tag"] else "imagenet"
+    return "advprop" if match["tag"] or _ADVPROP.search(base_name(file).lower()) else "imagenet"
 
 
 def _find_variant(tensors: Mapping[str, Tensor], key_map: KeyMap, requested: str | None, file: str) -> str:
@@ -322,7 +233,7 @@ def _find_variant(tensors: Mapping[str, Tensor], key_map: KeyMap, requested: str
     if variant is None:
         name = requested or next(iter(misfits))
         fits = f"does not fit {name}" if requested else f"fits no variant of EfficientNet; compared with {name}"
-        raise ArtifactError(f"{file} {fits}: {misfits[name]}")
+        raise ArtifactError(describe_other_network(tensors, file) or f"{file} {fits}: {misfits[name]}")
     if requested not in (None, variant):
         raise ConfigError(f"{file} holds {variant}, not {requested}: set published.network={variant}")
     return variant

@@ -28,7 +28,7 @@ class InputSettings:
     crop_mode: str = CENTER
 
 
-# By the beginning of the file's own name, the first that matches.
+# By a part of the file's own name, the first that matches; users put words before it.
 _TIMM = {
     r"efficientnet_b0\.ra4_e3600_r224": InputSettings(256, 0),
     r"efficientnet_b1\.ra4_e3600_r240": InputSettings(288, 0),
@@ -65,12 +65,12 @@ def find(file_name: str, variant: str, origin: str) -> InputSettings:
     """Returns the settings of a published file; of a file with any other name, torchvision's or those of the paper.
 
     Args:
-        file_name: Name of the file without folders.
+        file_name: Name of the file without folders, in lower case.
         variant: Name of the network, as ``efficientnet_b3``.
         origin: Publisher, one of ``conf.experiments.ORIGINS``.
     """
     for pattern, settings in _TABLES.get(origin, {}).items():
-        if re.match(pattern, file_name):
+        if re.search(rf"(?<![0-9a-z])(?<!tf_){pattern}", file_name):
             return settings
     if origin == "torchvision" and variant in _TORCHVISION:
         return _TORCHVISION[variant]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,12 @@ from prefect import task
 
 from conf import compose, schema
 from conf.data_set import EvalTransform
+from conf.experiments import CLASSES_GIVEN
 from conf.text import logger
-from infra import store
-from infra.errors import ArtifactError, ConfigError, EffnetError
+from infra.errors import EffnetError
 from models.results import Registered
 from tasks import policy
-from tasks.classes import CLASS_NAMES, GIVEN
+from tasks.classes import CLASS_NAMES
 from tasks.jobs import work_key
 from tasks.registry.card import imported_card
 from tasks.registry.family import describe_family
@@ -56,30 +55,20 @@ async def import_published(config: schema.Config, parent_run: str = "") -> Regis
 
 def _import(config: schema.Config, parent_run: str = "") -> Registered:
     from infra.tracking import runs
-    from models.networks import checkpoint_file, packaged, pretrained
+    from models.experiments import published_file
 
     options = config.published
-    if options.path is None:
-        raise ConfigError("which file? e.g. published.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
-    uri = options.path if "://" in options.path else f"file://{Path(options.path).resolve()}"
-    data = store.read(uri)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if options.sha256 is not None and not sha256.startswith(options.sha256.lower()):
-        raise ArtifactError(f"{options.path} has sha256 {sha256}, published.sha256 says {options.sha256}")
-    tensors = checkpoint_file.read(data, options.path, options.weights)
-    weights = pretrained.convert(tensors, options, options.path)
-    classes, class_source = _name_classes(weights.classes, options.class_file)
-    if options.class_file is None and not packaged.has_weights(sha256):
-        weights = replace(weights, guesses=(*weights.guesses, f"class names {class_source}"))
+    file = published_file.read(options)
+    weights, classes = file.weights, list(file.class_names)
     if weights.guesses:
         log.warning(
             "%s: guessed from the name of the file and what is usual for its origin: %s; "
             "published.origin, .preprocessing, .resolution, .crop_pad, .interpolation, .crop_mode, .class_file set it",
-            Path(options.path).name,
+            Path(str(options.path)).name,
             ", ".join(weights.guesses),
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
-    source_tags = _describe_source(weights, uri, sha256) | {CLASS_NAMES: class_source}
+    source_tags = _describe_source(weights, file.uri, file.sha256) | {CLASS_NAMES: file.class_source}
     log.info(
         "importing %s of %s as %s: %s parameters, %d classes, %s px",
         weights.model.name,
@@ -91,8 +80,8 @@ def _import(config: schema.Config, parent_run: str = "") -> Registered:
     )  # the rest is in the run's parameters and on the card
     usual = asdict(EvalTransform())
     crop = "".join(f"\n{key} {value}" for key, value in asdict(weights.transform).items() if value != usual[key])
-    named = "" if options.class_file is None else f"\nclasses {json.dumps(classes)}"
-    key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}{named}")
+    named = f"\nclasses {json.dumps(classes)}" if file.class_source == CLASSES_GIVEN else ""
+    key = work_key(f"import-{name}", f"{file.sha256}\n{compose.to_yaml(weights.model)}{crop}{named}")
     tags = {"role": "import", **source_tags}
     parent = parent_run or None
     run = runs.start_run(config.experiment, f"import {name}", key, parent=parent, params=source_tags, tags=tags)
@@ -126,26 +115,6 @@ def _register_weights(
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)
     describe_family(version.name)
     return version
-
-
-def _name_classes(count: int, file: str | None) -> tuple[list[str], str]:
-    """Names of the classes, which no published file has, and where they are from.
-
-    Without ``published.class_file`` they are ImageNet's for 1,000 classes, and otherwise their numbers.
-
-    Raises:
-        ConfigError: The file has another number of names, or there is none.
-    """
-    from models.data.sources.class_file import read_class_names
-    from models.networks.packaged import imagenet_names
-
-    if file is not None:
-        names = read_class_names(file, "published.class_file")
-        if len(names) != count:
-            raise ConfigError(f"published.class_file {file} has {len(names)} names, the weights have {count} classes")
-        return names, GIVEN
-    names = list(imagenet_names())
-    return (names, "of ImageNet") if count == len(names) else ([str(number) for number in range(count)], "unknown")
 
 
 def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:

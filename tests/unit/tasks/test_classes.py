@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from conf.experiments import CLASSES_GIVEN
 from infra.errors import ConfigError
 from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, Manifest
 from models.networks import packaged
 from models.results import ShardResult
-from tasks.classes import GIVEN, class_lists, class_mismatch, describe_difference, find_rows, require_rows
+from tasks.classes import class_lists, class_mismatch, describe_difference, find_rows, require_rows
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_names_that_were_given_at_the_import_are_matched_even_if_they_are_number
 ) -> None:
     data = sorted(map(str, range(12)))
     model = [str(number) for number in range(12)]
-    assert lists(monkeypatch, model, data, source_sha256="a", class_names=GIVEN) == (model, data)
+    assert lists(monkeypatch, model, data, source_sha256="a", class_names=CLASSES_GIVEN) == (model, data)
     assert find_rows(model, data) == [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
 
 

@@ -18,7 +18,7 @@ from matrix import with_slow_rest
 
 from conf import compose
 from flows.cli import session
-from infra.errors import ConfigError, TransientError
+from infra.errors import ArtifactError, ConfigError, TransientError
 
 NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
 
@@ -52,6 +52,12 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
         ("import", ["published.path=~nobody-here/x.pth"], "effnet import: no file ~nobody-here/x.pth"),
         ("import", ["published.path=https://host/x.pth"], "https://host/x.pth is neither a local file nor s3://"),
         ("import", [f"published.path={Path(__file__).parent}"], f"{Path(__file__).parent} is a folder, not a file"),
+        (
+            "import",
+            ["published.path=hf-hub:timm/tf_efficientnet_b0.aa_in1k"],
+            "`hf download timm/tf_efficientnet_b0.aa_in1k --local-dir FOLDER`, then published.path=FOLDER/model.safe",
+        ),
+        ("import", ["published.path=timm/tf_efficientnet_b0.aa_in1k"], "is a name on the Hugging Face Hub"),
         ("import", ["published.path=file:///nonexistent.pth"], "effnet import: no file file:///nonexistent.pth"),
         (
             "photographs",
@@ -230,6 +236,34 @@ def test_a_plan_opens_no_archive_which_would_be_decompressed(tmp_path: Path, mon
     (tmp_path / "images.tar.gz").write_bytes(b"anything")
     monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened the archive"))
     session.check_given_paths("train", compose.compose(["data=folder", f"data.path={tmp_path}/images.tar.gz"]))
+
+
+@pytest.mark.parametrize("verb", ["import", "gate"])
+def test_weights_that_cannot_be_read_are_refused_before_services_start(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tf_efficientnet_b0_aa-827b6e33.pth"
+    path.write_bytes(b"<html>not found</html>")
+    monkeypatch.setattr("models.experiments.full_run.check_request", lambda _: None)
+    words = [f"published.path={path}"] if verb == "import" else [f"gate.weights=[{path}]"]
+    with pytest.raises(ArtifactError, match="it is a web page or XML"):
+        session._check_early(verb, compose.compose(words))
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["optimizer.bin", "pytorch_model.bin", "random_states_0.pkl", "scheduler.bin"], "pytorch_model.bin"),
+        (["snapshots/0a1b/model.safetensors", "snapshots/0a1b/a.bin"], "snapshots/0a1b/model.safetensors"),
+        (["checkpoint-500/model.safetensors", "checkpoint-500/optimizer.pt"], "checkpoint-500/model.safetensors"),
+    ],
+)
+def test_of_a_folder_of_weights_the_file_of_the_network_is_named(files: list[str], named: str, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"is a folder, not a file; it has {tmp_path / named}$"):
+        session._check_early("import", compose.compose([f"published.path={tmp_path}"]))
 
 
 def test_a_plan_refuses_an_address_of_which_the_store_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

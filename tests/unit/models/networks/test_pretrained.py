@@ -35,6 +35,7 @@ from models.networks import checkpoint_file, pretrained, published_inputs
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import VARIANTS
 from models.networks.key_maps import KEY_MAPS, LUKEMELAS, TIMM, TORCHVISION
+from models.networks.wrappers import strip_wrappers
 
 REFERENCE: dict[str, Any] = json.loads(made_published.REFERENCE.read_text())
 ASK = schema.Published()
@@ -167,6 +168,10 @@ def test_no_dialect_takes_another_s_names_for_its_own() -> None:
         ("tf_efficientnet_b0_advprop.pth", "timm_tf", "same", 1e-3, "advprop"),
         ("tf_efficientnet_b0_apples.pth", "timm_tf", "same", 1e-3, "imagenet"),
         ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
+        ("TF_EfficientNet_B0_AP.pth", "timm_tf", "same", 1e-3, "advprop"),
+        ("tf-efficientnet-b0.pth", "timm_tf", "same", 1e-3, "imagenet"),
+        ("advprop_tf_efficientnet_b0.pth", "timm_tf", "same", 1e-3, "advprop"),
+        ("tf_efficientnet_b0_best_ap.pth", "timm_tf", "same", 1e-3, "imagenet"),  # an average precision
         ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
         ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
     ],
@@ -209,6 +214,12 @@ def test_the_names_of_folders_say_nothing_of_the_weights(folder: str) -> None:
     model = pretrained.convert(lukemelas(), request, f"/data/{folder}/efficientnet-b0-355c32eb.pth").model
     assert model.preprocessing == "imagenet"
     model = pretrained.convert(lukemelas(), request, "/data/plain/adv-efficientnet-b0-b64d5a18.pth").model
+    assert model.preprocessing == "advprop"
+
+
+@pytest.mark.parametrize("file", ["efficientnet-b0-advprop.pth", "adv_efficientnet-b0.pth", "Adv-EfficientNet-B0.pth"])
+def test_a_file_that_is_named_after_advprop_in_another_way_expects_its_pixels(file: str) -> None:
+    model = pretrained.convert(lukemelas(), schema.Published(classes=10), file).model
     assert model.preprocessing == "advprop"
 
 
@@ -402,24 +413,33 @@ def test_what_thop_has_counted_in_a_network_is_skipped_and_named(prefix: str, ca
     assert f"efficientnet_b0.pth: {len(counts)} counts of thop are skipped" in caplog.text
 
 
+def test_batch_norms_that_only_training_uses_are_skipped_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """As timm's --split-bn saves them; its clean_checkpoint.py removes them from released weights."""
+    split = kept("timm") | {f"blocks.0.0.bn1.aux_bn.0.{leaf}": torch.ones(32) for leaf in ("weight", "running_var")}
+    with caplog.at_level("INFO", "effnet"):
+        state = pretrained.convert(split, ASK, "efficientnet_b0.pth").state_dict
+    assert state.keys() == pretrained.convert(kept("timm"), ASK, "efficientnet_b0.pth").state_dict.keys()
+    assert "efficientnet_b0.pth: 2 batch norms of splits are skipped, as blocks.0.0.bn1.aux_bn.0.weight" in caplog.text
+
+
 def test_of_two_wrapped_networks_the_average_or_the_raw_one_is_taken() -> None:
     average = {key: tensor + 1 for key, tensor in lukemelas().items()}
     both = {f"model.{key}": tensor for key, tensor in lukemelas().items()}
     both |= {f"ema_model.module.{key}": tensor for key, tensor in average.items()}
     for weights, expected in ((None, average), ("ema", average), ("model", lukemelas())):
-        taken = pretrained.strip_wrappers(both, "x.ckpt", weights)
+        taken = strip_wrappers(both, "x.ckpt", weights)
         assert taken.keys() == expected.keys()
         assert torch.equal(taken["_fc.bias"], expected["_fc.bias"])
     file = io.BytesIO()
     torch.save({"state_dict": both}, file)
     for weights, expected in (("ema", average), ("model", lukemelas())):
-        taken = pretrained.strip_wrappers(checkpoint_file.read(file.getvalue(), "x.ckpt", weights), "x.ckpt", weights)
+        taken = strip_wrappers(checkpoint_file.read(file.getvalue(), "x.ckpt", weights), "x.ckpt", weights)
         assert torch.equal(taken["_fc.bias"], expected["_fc.bias"])
-    single = pretrained.strip_wrappers({f"semantic.{key}": t for key, t in average.items()}, "x.ckpt", "model")
+    single = strip_wrappers({f"semantic.{key}": t for key, t in average.items()}, "x.ckpt", "model")
     assert single.keys() == average.keys()
     twins = {f"{one}.{key}": tensor for one in ("student", "teacher") for key, tensor in average.items()}
     with pytest.raises(ArtifactError, match=r"holds several networks, under student\., teacher\.: save one of them"):
-        pretrained.strip_wrappers(twins, "x.ckpt")
+        strip_wrappers(twins, "x.ckpt")
 
 
 def test_the_tensors_count_more_than_a_name_of_another_variant(caplog: pytest.LogCaptureFixture) -> None:
@@ -454,6 +474,50 @@ def test_timm_s_two_kinds_must_be_told_apart() -> None:
 def test_another_network_is_none_of_ours() -> None:
     with pytest.raises(ArtifactError, match=r"is not a known EfficientNet.*its first tensors are layer1\.weight"):
         pretrained.convert({"layer1.weight": torch.zeros(1)}, ASK, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("key_map", "change", "message"),
+    [
+        ("timm", {"blocks.0.0.conv.weight": torch.ones(24, 24, 3, 3)}, "has fused blocks, as EfficientNetV2"),
+        ("timm", {"blocks.1.0.conv_exp.weight": torch.ones(96, 24, 3, 3)}, "has fused blocks, as EfficientNetV2"),
+        ("torchvision", {"features.1.0.block.0.0.weight": torch.ones(24, 24, 3, 3)}, "has fused blocks, as Efficient"),
+        ("timm", {"blocks.5.0.routing_fn.weight": torch.ones(4, 112)}, "has conditional convolutions"),
+        ("timm", {"conv_stem.weight": torch.ones(32, 1, 3, 3)}, "is of a network for images of 1 channels, and those"),
+    ],
+)
+def test_relatives_of_the_networks_are_named(key_map: str, change: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(ArtifactError, match=re.escape(f"x.pth {message}")):
+        pretrained.convert(kept(key_map) | change, ASK, "x.pth")
+
+
+def test_a_network_without_batch_norm_is_named() -> None:
+    rest = {key: tensor for key, tensor in kept("timm").items() if "running_" not in key}
+    with pytest.raises(ArtifactError, match=r"x\.pth has no batch norm, as timm's efficientnet_b0_gn"):
+        pretrained.convert(rest, ASK, "x.pth")
+
+
+def test_a_class_of_the_background_is_a_hint() -> None:
+    tensors = kept("timm") | {"classifier.weight": torch.ones(1001, 1280), "classifier.bias": torch.ones(1001)}
+    with pytest.raises(ConfigError, match=r"1001 classes, not 1000: .*as TensorFlow's the first is the background$"):
+        pretrained.convert(tensors, ASK, "tf_efficientnet_b0_aa.pth")
+
+
+def test_numbers_of_eight_bits_are_refused_also_where_they_have_a_point() -> None:
+    tensors = kept("timm")
+    tensors["conv_head.weight"] = tensors["conv_head.weight"].to(torch.float8_e4m3fn)
+    with pytest.raises(
+        ArtifactError, match=r"conv_head\.weight holds float8_e4m3fn numbers, whose scale is not stored"
+    ):
+        pretrained.convert(tensors, ASK, "efficientnet_b0.pth")
+
+
+def test_a_model_of_keras_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "b0.keras", "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    with pytest.raises(ArtifactError, match="it is a model of Keras; save the state dict of a PyTorch network"):
+        checkpoint_file.read((tmp_path / "b0.keras").read_bytes(), "b0.keras")
 
 
 def saved(folder: Path, name: str, held: Any) -> bytes:
