@@ -33,6 +33,8 @@ GROUPS = (
     "recipe@architecture.recipe",
 )
 INTERPOLATION = "${"  # OmegaConf's only access to the environment and to other settings
+NO_SETTING = "no setting named"  # how a mistake in a key begins
+_NONE = ("none", "nil", "null")  # in any case but null itself
 _MISSING = "???"  # what OmegaConf reads as a value that is still to be given
 _ELEMENT = re.compile(r"""\s*('[^']*'|"[^"]*"|[^,]*?)\s*(,|$)""")  # a comma within quotes separates nothing
 _FEW = 4  # settings that a message names
@@ -174,7 +176,7 @@ def find_mistake(word: str) -> str | None:
     if key not in _types():
         nearest = _name_foreign(key) or _same_last_word(key) or _name_longer(key)
         nearest = nearest or did_you_mean(key, [*keys(), *GROUPS])
-        return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
+        return " ".join(filter(None, [f"{NO_SETTING} {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
 
 
@@ -219,7 +221,8 @@ def join_spaced(words: Sequence[str]) -> tuple[list[str], list[str]]:
         if count := _count_parts(word, following):
             parts = rest[at : at + 1 + count]
             del rest[at : at + 1 + count]
-            lines.append(f"{' '.join(parts)!r}: a setting has no spaces around =, as in {''.join(parts)}")
+            value = "".join(parts[1:]).removeprefix("=") if "=" not in word else "".join(parts).partition("=")[2]
+            lines.append(f"{' '.join(parts)!r}: a setting is one word, as in {key}={value}")
     return rest, lines
 
 
@@ -229,7 +232,9 @@ def _count_parts(word: str, following: Sequence[str]) -> int:
         return int(word.endswith("=") and word.count("=") == 1 and bool(following) and "=" not in following[0])
     if following[:1] == ["="]:
         return len(following)
-    return int(bool(following) and following[0].startswith("="))
+    return int(
+        bool(following) and (following[0].startswith("=") or (word in _types() and following[0] not in _types()))
+    )
 
 
 def replace(words: Iterable[str], changes: Iterable[str]) -> list[str]:
@@ -257,6 +262,10 @@ def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
     elif value in ("", _MISSING):
         none = "; null stands for none" if NoneType in get_args(kind) else ""
         return f"{key} needs a value, is {value!r}{none}"
+    elif value.lower() in _NONE and value != "null" and NoneType in get_args(kind) and not key.endswith("path"):
+        return f"{key}: null stands for none, is {value!r}"
+    elif kind is str and value == "null":
+        return f"{key} needs a value, and null stands for none"
     elif kind is bool and value.strip().isdecimal() and value.strip() not in ("0", "1"):  # OmegaConf takes any number
         return f"{key} must be true or false, is {value!r}"
     return None

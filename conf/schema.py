@@ -133,7 +133,7 @@ class Services:
         for key in ("s3", "prefect", "mlflow"):
             value = getattr(self, key)
             known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")
-            require(known, f"services.{key} must be embedded or a URL, is {value!r}")
+            require(known, f"services.{key} must be embedded or a URL, as http://HOST:PORT, is {value!r}")
             require_port(f"services.{key}", value)
 
 

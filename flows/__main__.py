@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from conf import compose
+from conf.overrides import NO_SETTING, find_mistake
 from conf.text import did_you_mean, printable
 from flows.cli import completion, help_text, signals, verbs
 from flows.cli.command import FLAGS, Command
@@ -118,6 +119,23 @@ def _main(words: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
 
 
+# Options of programs that Hydra runs, which effnet's users may know.
+_OF_HYDRA = {
+    ("m", "multirun"): "a command has one value of each setting: run it once for each value",
+    (
+        "c",
+        "cfg",
+        "info",
+        "resolve",
+        "hydra-help",
+    ): "`effnet config KEY=VALUE` prints the settings, with --why their places",
+    ("cd", "config-dir", "cn", "config-name", "cp", "config-path"): (
+        "files of settings are those of conf/, chosen as profile=NAME; all others are words KEY=VALUE"
+    ),
+}
+_COMMON = ("json", "quiet", "dry-run")
+
+
 def _warn_of_unread(command: Command) -> None:
     """Says which settings have no effect, as the command itself does, or refuses them."""
     from flows.cli import unread
@@ -150,6 +168,15 @@ def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
         value = "VALUE" if not after or "=" in after or after.startswith("-") else after
     if value in {*verbs.VERBS[verb].options, *verbs.VERBS[verb].switches}:  # as --format onnx for --onnx FILE
         return f"no option {option!r}; did you mean --{value}?"
+    if (hint := next((hint for names, hint in _OF_HYDRA.items() if name in names), None)) is not None:
+        return f"no option {option!r}; {hint}"
+    own = [*verbs.VERBS[verb].options, *verbs.VERBS[verb].switches, *_COMMON, *FLAGS]
+    if name and (close := [known for known in own if known.startswith(name)]):
+        return f"no option {option!r}; did you mean --{close[0]}?"
+    name = name.replace("-", "_")
+    mistake = find_mistake(f"{name}={value}") or ""
+    if mistake.startswith(NO_SETTING):
+        return f"no option {option!r}, and {mistake}"
     return f"no option {option!r}; settings are written without dashes: {name}={value}"
 
 

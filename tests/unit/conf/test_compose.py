@@ -364,10 +364,11 @@ def test_all_mistakes_of_a_command_are_reported_with_their_settings() -> None:
         (["recipe.epochs=0", "recipe.epochs=0"], "recipe.epochs must be > 0, is 0"),
         (
             ["data=folder", "data.path", "=", "/a", "recipe.seed=5"],
-            "'data.path = /a': a setting has no spaces around =, as in data.path=/a",
+            "'data.path = /a': a setting is one word, as in data.path=/a",
         ),
-        (["data.path=", "/a"], "'data.path= /a': a setting has no spaces around =, as in data.path=/a"),
-        (["model", "=b3"], "'model =b3': a setting has no spaces around =, as in model=b3"),
+        (["data.path=", "/a"], "'data.path= /a': a setting is one word, as in data.path=/a"),
+        (["model", "=b3"], "'model =b3': a setting is one word, as in model=b3"),
+        (["recipe.epochs", "3", "data.seed=1"], "'recipe.epochs 3': a setting is one word, as in recipe.epochs=3"),
         (
             ["launch.nnodes=2", "recipe.seed=5"],
             "launch.nnodes=2 needs launch.rendezvous=HOST:PORT of the first machine",
@@ -376,6 +377,19 @@ def test_all_mistakes_of_a_command_are_reported_with_their_settings() -> None:
 )
 def test_a_mistake_causes_no_refusal_of_a_correct_word(words: list[str], message: str) -> None:
     assert refused(*words) == message
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.limit=None", "data.limit: null stands for none, is 'None'"),
+        ("register=none", "register: null stands for none, is 'none'"),
+        ("model_ref=NULL", "model_ref: null stands for none, is 'NULL'"),
+        ("experiment=null", "experiment needs a value, and null stands for none"),
+    ],
+)
+def test_none_is_null_and_not_a_name(word: str, message: str) -> None:
+    assert refused(word) == message
 
 
 AS_TYPED = [

@@ -82,7 +82,26 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["xyzzy"], "no verb 'xyzzy'; `effnet --help` lists them"),
         (["train", "--model", "b3"], "no option '--model'; settings are written without dashes: model=b3"),
         (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
-        (["train", "--ledge"], "no option '--ledge'; settings are written without dashes: ledge=VALUE"),
+        (["train", "--run-dir", "x"], "no option '--run-dir'; settings are written without dashes: run_dir=x"),
+        (
+            ["train", "--epochs", "3"],
+            "no option '--epochs', and no setting named 'epochs'; did you mean 'recipe.epochs'?",
+        ),
+        (
+            ["train", "--batch-size=8"],
+            "no option '--batch-size=8', and no setting named 'batch_size'; did you mean 'reci",
+        ),
+        (
+            ["train", "-m", "data.seed=1"],
+            "no option '-m'; a command has one value of each setting: run it once for each",
+        ),
+        (["train", "--cfg", "job"], "no option '--cfg'; `effnet config KEY=VALUE` prints the settings"),
+        (
+            ["train", "--config-dir=/x"],
+            "no option '--config-dir=/x'; files of settings are those of conf/, chosen as pr",
+        ),
+        (["train", "--ledge"], "no option '--ledge'; did you mean --ledger?"),
+        (["train", "--dry"], "no option '--dry'; did you mean --dry-run?"),
         (["export", "b0/1", "--format", "onnx"], "no option '--format'; did you mean --onnx?"),
         (
             ["train", "--why", "x"],

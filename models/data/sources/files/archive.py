@@ -270,7 +270,11 @@ def _no_data_error(root: str) -> ConfigError:
         shown = root if len(root) <= _SHOWN else f"{root[:_SHOWN]}..."
         bare = root.strip("'\"").rstrip("\\")
         quoted = f"; {bare} does: quotes and backslashes count as they are" * (bare != root and os.path.lexists(bare))
-        return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does{quoted}")
+        scheme = re.match(r"(s3|https?|file):/?(?!/)", root, re.IGNORECASE)
+        address = f"; an address begins with {scheme[1].lower()}://" if scheme else ""
+        return ConfigError(
+            f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does{quoted}{address}"
+        )
     hint = "; give the folder with the images: tables in it are read" * root.lower().endswith(
         (".csv", ".jsonl", ".tsv", ".json", ".txt", ".lst", ".yaml", ".yml")
     )
