@@ -19,8 +19,7 @@ from benchmarks import harness
 from conf import schema
 from infra import machine
 from infra.launch.command import job_environment
-from models.experiments.latency import deployed, runner, settle_batch_norm, time_in_turns
-from tasks.experiments.latency import list_networks
+from models.experiments.latency import deployed, list_networks, runner, settle_batch_norm, time_in_turns
 
 SHARES = 5  # of the slowest operators
 

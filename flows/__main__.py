@@ -170,8 +170,8 @@ def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
         return f"no option {option!r}; did you mean --{value}?"
     if (hint := next((hint for names, hint in _OF_HYDRA.items() if name in names), None)) is not None:
         return f"no option {option!r}; {hint}"
-    own = [*verbs.VERBS[verb].options, *verbs.VERBS[verb].switches, *_COMMON, *FLAGS]
-    if name and (close := [known for known in own if known.startswith(name)]):
+    options = [*verbs.VERBS[verb].options, *verbs.VERBS[verb].switches, *_COMMON, *FLAGS]
+    if name and (close := [known for known in options if known.startswith(name)]):
         return f"no option {option!r}; did you mean --{close[0]}?"
     name = name.replace("-", "_")
     mistake = find_mistake(f"{name}={value}") or ""

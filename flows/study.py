@@ -1,7 +1,8 @@
 """The experiments beside the family: scaling, frozen and fine-tuned public networks, blocks, latency; then the report.
 
 What failure must never look like: an experiment that is lost because the one before it failed. Each runs to its
-end, the report shows its result, and the first failure fails the flow last. The same command resumes.
+end, the report shows its result, and the first failure fails the flow last. The same command resumes. What a later part
+would refuse is refused before the first job.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from flows.configure import configure, name_runs_by, now
 from flows.failures import report_failures
 from flows.linear import evaluate_features
 from flows.scaling import study_scaling
+from flows.shard import ensure_folds
 from flows.transfer import transfer_network
 from infra.errors import EffnetError, first_line
 from models.experiments.transfer import list_starts
 from models.results import StudyResult, TransferResult
 from tasks.experiments.latency import measure_latency
+from tasks.preflight import check_study
 from tasks.report.publish import refresh
 
 log = logger()
@@ -67,9 +70,11 @@ async def study(overrides: list[str], profile: str | None = None, data: str | No
     """Runs every part even if others fail; returns what each returned.
 
     Raises:
-        EffnetError: The error of the first failed part, after all others have run.
+        EffnetError: A refusal, before anything has run; or the error of the first failed part, after all others.
     """
     config, _ = configure(overrides, profile=profile, data=data)
+    seeds = max(1, config.scaling.seeds, config.transfer.random_seeds if config.transfer.network else 1)
+    await check_study(config, await ensure_folds(config.data, config.storage, seeds))
     failures: list[EffnetError] = []
     results: dict[str, Any] = {}
     networks = {"linear": config.linear.networks, "transfer": config.transfer.network}

@@ -1,4 +1,4 @@
-"""Refuses before the first job of a reproduction what one of its later steps would refuse."""
+"""Refuses before the first job of a reproduction or a study what one of its later steps would refuse."""
 
 from __future__ import annotations
 
@@ -70,6 +70,46 @@ def _check(
     for one, shards in zip(sets, transfer_data, strict=True):
         with named("transfer"):
             transfer.plan(one, shards)
+
+
+@task(task_run_name="check", **policy.BOOKKEEPING)
+async def check_study(config: schema.Config, shards: Sequence[ShardResult]) -> None:
+    """Checks the trainings, fine-tunings and searches of a study against the data, and the networks of the latency.
+
+    Args:
+        config: Configuration of the command.
+        shards: Shards of ``config.data`` for each seed.
+
+    Raises:
+        ConfigError: A batch that is larger than its split, a network that does not exist or cannot have so few pixels,
+            a grid on folds, or a search whose constraints B0 breaks or whose database cannot be opened.
+        DataError: A class has no images in train or in val.
+        TransientError: The database of the architecture search does not respond.
+    """
+    await asyncio.to_thread(_check_study, config, shards)
+
+
+def _check_study(config: schema.Config, shards: Sequence[ShardResult]) -> None:
+    from models.experiments.latency import list_networks
+    from models.experiments.scaling_study import network_of
+    from models.experiments.transfer import list_starts
+    from models.networks.build import compute_cost
+    from tasks import transfer
+    from tasks.experiments import architecture
+
+    list_networks(config.latency)
+    for point in config.scaling.points:
+        compute_cost(network_of(config.model, point), shards[0].classes)
+    for section in list_sections("study", config):
+        if section != "transfer":
+            with named(section):
+                train_job(config, config.data, recipe_of(config, section), shards[0], None)
+    if config.transfer.network is not None:
+        for options in list_starts(config.transfer):
+            with named("transfer"):
+                one = replace(config, transfer=replace(options, data=config.data))
+                transfer.plan(one, shards[0], shards[: max(1, options.random_seeds)])
+    architecture.open_search(config, shards[0])
 
 
 def _will_exist(ref: str, made: Collection[str], options: schema.Nightly) -> bool:

@@ -233,6 +233,10 @@ def check_settings(verb: str, config: schema.Config) -> None:
         from models.experiments.scaling_study import check_points
 
         check_points(config.scaling)
+    if verb in ("latency", "study"):
+        from models.experiments.latency import list_networks
+
+        list_networks(config.latency)
     if verb == "linear":
         from models.networks.packaged import check_networks
 

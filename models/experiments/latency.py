@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from conf.schema import Latency, Model
 from infra import machine
+from infra.errors import ConfigError
 from models import paper
 from models.networks.build import build_model
 from models.networks.complexity import count_model
@@ -29,6 +30,23 @@ from models.results import LatencyResult, LatencyRow, LatencyTable, LatencyTimin
 CLASSES = 1000
 WARM_UP = 2  # uncounted runs of each network
 SETTLING_PX = 128  # image side for computing the statistics; any side works
+
+
+def list_networks(options: Latency) -> dict[str, Model]:
+    """Lists the networks of the pairs once, at the paper's size.
+
+    Raises:
+        ConfigError: Unknown network, or one with two resolutions.
+    """
+    by_name: dict[str, Model] = {}
+    for pair in options.pairs:
+        rival = [(pair.rival, pair.rival_px)] if pair.rival is not None else []
+        for name, px in ((pair.ours, None), *rival):
+            default_px = build_model(Model(name), 1, device="meta").resolution
+            model = Model(name, resolution=(px or default_px) / default_px)
+            if by_name.setdefault(name, model) != model:
+                raise ConfigError(f"latency.pairs: {name} at two resolutions; give it one")
+    return by_name
 
 
 def settle_batch_norm(model: Model) -> nn.Module:

@@ -73,8 +73,8 @@ async def start_architecture(config: schema.Config, shards: ShardResult) -> Arch
     return await asyncio.to_thread(_start, config, shards)
 
 
-def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
-    from infra.tracking import runs
+def open_search(config: schema.Config, shards: ShardResult) -> tuple[str, database.Trials]:
+    """Returns the key and the trials of the search on these shards; raises the errors of ``start_architecture``."""
     from models.networks.build import compute_cost
 
     options = config.architecture
@@ -96,12 +96,19 @@ def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
         startup=options.population,
         seed=options.seed,
     )
+    return name, opened
+
+
+def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
+    from infra.tracking import runs
+
+    name, opened = open_search(config, shards)
     database.enqueue(opened, space.point(B0_STAGES))
     run = runs.start_run(
         config.experiment,
         "architecture search",
         name,
-        params={"architecture": compose.to_dict(options), "data": compose.to_dict(config.data)},
+        params={"architecture": compose.to_dict(config.architecture), "data": compose.to_dict(config.data)},
         tags={"role": "architecture"},
     )
     done = sum(trial.state == "complete" for trial in database.list_trials(opened))

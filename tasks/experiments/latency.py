@@ -16,7 +16,7 @@ from prefect import task
 from conf import compose, schema
 from infra import machine, store
 from infra.environment import JOBS, inherited
-from infra.errors import ConfigError, JobError
+from infra.errors import JobError
 from infra.launch.command import job_environment
 from infra.store.json_objects import check_object
 from models.results import LatencyResult, LatencyTiming, result_from
@@ -34,6 +34,8 @@ async def measure_latency(config: schema.Config) -> LatencyResult:
         ConfigError: Unknown network.
         JobError: The process died; the message ends with the last line of its output.
     """
+    from models.experiments.latency import list_networks
+
     models = await asyncio.to_thread(list_networks, config.latency)
     settings = {key: getattr(config.latency, key) for key in ("n", "throughput_n", "throughput_batch")}
     request = {"models": {name: compose.to_dict(model) for name, model in models.items()}, **settings}
@@ -52,25 +54,6 @@ def _record(config: schema.Config, timings: Mapping[int, Sequence[LatencyTiming]
     )
     report_results.publish_part(config, "latency", result)
     return result
-
-
-def list_networks(options: schema.Latency) -> dict[str, schema.Model]:
-    """Lists the networks of the pairs once, at the paper's size.
-
-    Raises:
-        ConfigError: Unknown network, or one with two resolutions.
-    """
-    from models.networks.build import build_model
-
-    by_name: dict[str, schema.Model] = {}
-    for pair in options.pairs:
-        rival = [(pair.rival, pair.rival_px)] if pair.rival is not None else []
-        for name, px in ((pair.ours, None), *rival):
-            default_px = build_model(schema.Model(name), 1, device="meta").resolution
-            model = schema.Model(name, resolution=(px or default_px) / default_px)
-            if by_name.setdefault(name, model) != model:
-                raise ConfigError(f"latency.pairs: {name} at two resolutions; give it one")
-    return by_name
 
 
 async def _measure(request: dict[str, Any]) -> dict[int, list[LatencyTiming]]:

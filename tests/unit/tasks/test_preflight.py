@@ -137,6 +137,38 @@ def test_a_set_of_a_single_class_is_refused_for_every_training(made: MadeSet) ->
         preflight._check(config, [config], sharded(made), [single])
 
 
+STUDY = ["profile=study", "data=digits", "recipe.global_batch=64", "transfer.recipe.global_batch=64"]
+STUDY += ["architecture.recipe.global_batch=64", "data.folds=1", "data.val_share=0.2"]
+
+
+def check_study(made: MadeSet, tmp_path: Path, *words: str) -> None:
+    config = compose.compose(overrides.replace(STUDY, [f"run_dir={tmp_path}", *words]))
+    preflight._check_study(config, [sharded(made)] * 3)
+
+
+def test_a_study_that_can_reach_its_end_is_accepted(made: MadeSet, tmp_path: Path) -> None:
+    check_study(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe.global_batch=192"], r"^recipe\.global_batch 192 is larger than the 160 training samples"),
+        (["architecture.recipe.global_batch=192"], r"^architecture\.recipe\.global_batch 192 is larger than the 160"),
+        (["transfer.recipe.global_batch=192"], r"^transfer\.recipe\.global_batch 192 is larger than the 160"),
+        (["architecture.target_multiply_adds=1e3"], "B0's own blocks break the search's constraints"),
+        (["architecture.storage=nosuch://host/x"], r"^architecture\.storage=nosuch://host/x: "),
+        (["latency.pairs=[{ours:efficientnet_b1,rival:resnet153}]"], "no network named 'resnet153'"),
+        (["scaling.points=[{network:b0,dimension:baseline}]"], "no network named 'b0'; did you mean 'efficientnet_b0'"),
+    ],
+)
+def test_what_a_later_part_of_a_study_would_refuse_is_refused(
+    made: MadeSet, words: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_study(made, tmp_path, *words)
+
+
 def test_names_need_no_service_to_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.cli import session
 

@@ -42,6 +42,7 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
         ("gate", [], "the gate checks the training on ImageNet, and the data are mnist5k"),
         ("scaling", ["scaling.points=[]"], "scaling.points is empty"),
         ("linear", [], "linear.networks is empty; use profile=study"),
+        ("latency", ["latency.pairs=[{{ours:efficientnet_b9}}]"], "no network named 'efficientnet_b9'; did you mean"),
         ("study", ["profile=study", "data.path=/nonexistent"], "/nonexistent"),
         (
             "transfer",

@@ -13,10 +13,10 @@ from conf import schema
 from conf.compose import OverrideError, compose
 from infra.errors import ConfigError
 from models.experiments import latency
+from models.experiments.latency import list_networks
 from models.networks.build import build_model
 from models.networks.folding import fold_batch_norm
 from models.results import LatencyTiming, Speedup
-from tasks.experiments.latency import list_networks
 
 SMALL = [
     schema.Model("efficientnet_b0", width=0.25, depth=0.4),
