@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli.command import Command, show
 from flows.cli.services import connect
+from flows.cli.working_folder import ignore_prefect_files
 from infra.errors import ConfigError, EffnetError, first_line
 from infra.services import prefect_api, stack
 from infra.services import schedule as schedules
@@ -112,6 +113,7 @@ def _check(cron: str, timezone: str | None) -> None:
     It takes a sixth field for seconds, in each of which a night would start, and its scheduler fails at a day that
     never comes.
     """
+    ignore_prefect_files()
     from prefect.server.schemas.schedules import CronSchedule
 
     if timezone is not None:

@@ -17,7 +17,7 @@ from typing import Any
 from conf import schema
 from conf.text import logger
 from flows import configure
-from flows.cli import given_files, signals, unread
+from flows.cli import given_files, signals, unread, working_folder
 from flows.cli.verbs import VERBS
 from infra import environment, store
 from infra.errors import ConfigError, EffnetError, TransientError, first_line
@@ -75,7 +75,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
     # only one that Ctrl-C reaches: `up` then stops again what it has started.
     module, _, name = VERBS[verb].flow.partition(":")
-    imported = ThreadPoolExecutor(1).submit(importlib.import_module, module)
+    imported = ThreadPoolExecutor(1).submit(_import_flow, module, config.services)
     try:
         started = stack.up(
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
@@ -108,6 +108,12 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         raise KeyboardInterrupt from None
     finally:
         wait([imported])  # a Prefect whose import is not done at the end of the process prints an error of its own
+
+
+def _import_flow(module: str, services: schema.Services) -> Any:
+    if services.prefect == "embedded":
+        working_folder.ignore_prefect_files()
+    return importlib.import_module(module)
 
 
 def _send_to_prefect() -> None:

@@ -87,6 +87,9 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
     env |= _login_variables(services, secrets)
     if services.prefect == "embedded":
         env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays unchanged
+        env["PREFECT_PROFILES_PATH"] = str(folder / "prefect" / "profiles.toml")  # else .env of the working folder says
+    if services.mlflow == "embedded":
+        env["NETRC"] = os.devnull  # requests would send its login for any host instead
     if services.s3 != "aws":
         env["AWS_ENDPOINT_URL_S3"] = addresses.s3
     if services.s3 == "embedded":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from matrix import with_slow_rest
+from requests.utils import get_netrc_auth
 
 from conf.schema import Launch, Services
 from infra.environment import (
@@ -43,6 +44,7 @@ EXTERNAL = Services("https://s3.example", "https://p.example/api", "https://m.ex
         ("HTTPS_PROXY", Services(), True),
         ("https_proxy", EXTERNAL, True),
         ("PYTHONWARNINGS", EXTERNAL, False),
+        ("SSLKEYLOGFILE", EXTERNAL, False),  # no client can be made if it leads nowhere
         ("CUDA_VISIBLE_DEVICES", Services(), True),
         ("AWSOME", Services(), True),
     ],
@@ -124,6 +126,19 @@ def test_every_variable_that_is_set_is_a_row_of_the_table(tmp_path: Path, monkey
     jobs = job_environment(Launch(device="cpu"), 2, "cache")
     assert set(clients) | set(jobs) <= set(SET)
     assert set(SET) - set(clients) - set(jobs) <= {"PYTHONPATH"}  # set where the code is a checkout
+
+
+def test_a_login_of_netrc_reaches_no_embedded_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of requests, by which MLflow's client asks, the login of ~/.netrc replaces the one that the client has set."""
+    (tmp_path / ".netrc").write_text("default login somebody password else\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    address = "http://127.0.0.1:5000/api"
+    assert get_netrc_auth(address) == ("somebody", "else")
+    monkeypatch.setattr("os.environ", {"HOME": str(tmp_path), **stack.environment(tmp_path, Services())})
+    assert get_netrc_auth(address) is None
+    assert "NETRC" not in stack.environment(tmp_path, Services(mlflow="http://m.example"))
 
 
 def test_every_row_has_a_reason_and_somebody_who_drops_it() -> None:
