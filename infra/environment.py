@@ -86,6 +86,14 @@ DROPPED = (
         (COMMAND,),
         "settings of the user's Python session, e.g. warnings that are errors; the command undoes them",
     ),
+    Dropped(
+        (
+            *("PYTHONDEVMODE", "PYTHONASYNCIODEBUG", "PYTHONTRACEMALLOC", "PYTHONMALLOC", "PYTHONVERBOSE"),
+            *("PYTHONPROFILEIMPORTTIME", "PYTHONDUMPREFS"),
+        ),
+        (COMMAND,),
+        "checks of a debugged Python session: services took minutes to start, and logs held thousands of lines",
+    ),
     Dropped(("WEED_*", "S3_BUCKET*", "S3_TABLE_BUCKET*"), (SERVICES,), "options of another SeaweedFS"),
     Dropped(
         ("UVICORN_*", "GUNICORN_*", "FLASK_*", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"),

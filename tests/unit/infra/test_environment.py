@@ -44,6 +44,8 @@ EXTERNAL = Services("https://s3.example", "https://p.example/api", "https://m.ex
         ("HTTPS_PROXY", Services(), True),
         ("https_proxy", EXTERNAL, True),
         ("PYTHONWARNINGS", EXTERNAL, False),
+        ("PYTHONDEVMODE", EXTERNAL, False),  # services would take minutes to start
+        ("PYTHONFAULTHANDLER", EXTERNAL, True),
         ("SSLKEYLOGFILE", EXTERNAL, False),  # no client can be made if it leads nowhere
         ("CUDA_VISIBLE_DEVICES", Services(), True),
         ("AWSOME", Services(), True),
