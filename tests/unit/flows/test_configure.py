@@ -1,6 +1,7 @@
 """What a worker hands to its flow runs, and how a run's overrides come on top of it."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 

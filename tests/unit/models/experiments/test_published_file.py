@@ -44,7 +44,7 @@ def read(
     folder: Path, config: object, classes: int = 1000, file: str = "model.safetensors", **asked: Any
 ) -> PublishedFile:
     tensors = made_published.tensors(NAMES)
-    tensors |= {"classifier.weight": torch.ones(classes, 1280), "classifier.bias": torch.ones(classes)}
+    tensors |= {"classifier.weight": torch.randn(classes, 1280), "classifier.bias": torch.zeros(classes)}
     safetensors.torch.save_file(tensors, folder / file)
     (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     return published_file.read(schema.Published(path=str(folder / file), **asked))
