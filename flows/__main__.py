@@ -42,6 +42,19 @@ exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 di
             9 hung | 10 out of memory | 74 output not written | 75 a service did not answer | 130 interrupted"""
 
 
+# Options of programs that Hydra runs, which effnet's users may know.
+_OF_HYDRA = {
+    ("m", "multirun"): "a command has one value of each setting: run it once for each value",
+    ("c", "cfg", "info", "resolve", "hydra-help"): (
+        "`effnet config KEY=VALUE` prints the settings, with --why their places"
+    ),
+    ("cd", "config-dir", "cn", "config-name", "cp", "config-path"): (
+        "files of settings are those of conf/, chosen as profile=NAME; all others are words KEY=VALUE"
+    ),
+}
+_COMMON = ("json", "quiet", "dry-run")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
@@ -117,23 +130,6 @@ def _main(words: Sequence[str]) -> int:
         return _fail(str(error), 2)
     except EffnetError as error:
         return _fail(str(error), error.exit_code)
-
-
-# Options of programs that Hydra runs, which effnet's users may know.
-_OF_HYDRA = {
-    ("m", "multirun"): "a command has one value of each setting: run it once for each value",
-    (
-        "c",
-        "cfg",
-        "info",
-        "resolve",
-        "hydra-help",
-    ): "`effnet config KEY=VALUE` prints the settings, with --why their places",
-    ("cd", "config-dir", "cn", "config-name", "cp", "config-path"): (
-        "files of settings are those of conf/, chosen as profile=NAME; all others are words KEY=VALUE"
-    ),
-}
-_COMMON = ("json", "quiet", "dry-run")
 
 
 def _warn_of_unread(command: Command) -> None:
