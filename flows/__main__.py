@@ -30,17 +30,20 @@ from flows.cli.command import FLAGS, Command
 from infra.errors import EffnetError
 
 ABOUT = """\
-EfficientNet (Tan & Le, 2019) as a pipeline: shard, search, train B0..B7, transfer, register, report.
-Runs on this machine alone by default: object store, Prefect and MLflow are started on 127.0.0.1."""
+EfficientNet (Tan & Le, 2019) as a pipeline: shard, search, train B0 to B7,
+transfer, register, report. By default it runs on this machine alone: object
+store, Prefect and MLflow are started on 127.0.0.1."""
 
 EPILOG = """\
-Settings are key=value words after the verb, e.g.  effnet train model=b3 recipe.epochs=2
+Settings are words key=value after the verb: effnet train model=b3
 The same command again finds what is done and continues what is not.
 
-exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 diverged
-            5 damaged checkpoint or model | 6 nothing valid to resume | 7 made by another job | 8 preempted, saved
-            9 hung | 10 out of memory | 74 output not written | 75 a service did not answer | 130 interrupted"""
-
+exit codes:
+  0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 diverged
+  5 damaged checkpoint or model | 6 nothing valid to resume
+  7 made by another job | 8 preempted, saved | 9 hung | 10 out of memory
+  11 below runtime.stop_below | 74 output not written
+  75 a service did not answer | 130 interrupted"""
 
 # Options of programs that Hydra runs, which effnet's users may know.
 _OF_HYDRA = {

@@ -12,6 +12,7 @@ from conf import compose
 from flows.__main__ import main
 from flows.cli import help_text
 from flows.cli.verbs import GROUPS, VERBS
+from infra import errors
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,15 @@ def test_the_readme_has_the_groups_of_the_help() -> None:
     assert {title: re.findall(r"`effnet ([a-z]+)`", verbs) for title, verbs in listed} == {
         title: list(verbs) for title, verbs in GROUPS.items()
     }
+
+
+def test_the_help_fits_a_terminal_and_has_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    codes = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
+    assert codes <= set(map(int, re.findall(r"\b\d+\b(?= [a-z])", shown.partition("exit codes:")[2])))
 
 
 @pytest.mark.parametrize("verb", VERBS)
