@@ -1,64 +1,31 @@
-"""Recognizes the splits of a user's images by the names of their folders: train, val and test, in many spellings.
+"""Recognizes the splits of a user's images by the names of their folders (``split_names.py``) and by their classes.
 
-Names are read as words: ``TrainImages``, ``images_train``, ``train2017`` and ``trainset`` are train. Words of a content
-make a class, as in ``train_station`` and ``test_tube``. Where names can be read in two ways the set is refused, and
-``data.train_folders`` and ``data.val_folders`` decide.
+Where folders can be read in two ways the set is refused, and ``data.train_folders`` and ``data.val_folders`` decide.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
 
 from conf import schema
 from conf.text import did_you_mean
 from infra.errors import ConfigError
 from models.data.sources.listing import MINIVAL, NAMED, TRAIN, VAL
+from models.data.sources.split_names import (
+    BOTH,
+    is_evaluation,
+    is_part_of_test,
+    kind_of,
+    kind_of_word,
+    names_unlabelled,
+    read_name,
+    short_kinds,
+    words_of,
+)
 
 WHOLE = {"": TRAIN}  # the parts of a tree without splits: its top folders are classes
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "validate": "val",
-    "dev": "val",
-    "eval": "val",
-    "evaluation": "val",
-    "test": "test",
-    "testing": "test",
-    "holdout": "test",
-}
-# Names that state a split only beside others like them, as tr beside te.
-SHORT_WORDS = {"tr": "train", "trn": "train", "va": "val", "ts": "test", "te": "test", "tst": "test"}
-_EVALUATIONS = frozenset(("eval", "evaluation"))
-_BOTH = "trainval"  # kind of a folder that holds train and val
-# Words of names that say nothing of the content.
-FILLERS = (
-    *("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpegs", "jpeg", "jpg", "png"),
-    *(
-        "dataset",
-        "datasets",
-        "data",
-        "sets",
-        "set",
-        "splits",
-        "split",
-        "subset",
-        "folder",
-        "files",
-        "samples",
-        "default",
-    ),
-)
-_STAGES = frozenset(("stg", "stage", "part", "public", "private"))  # of a competition, whose test has several
-_HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)
 WHOLE_TREE = "."  # of data.train_folders: the folders are classes
-_UNLABELLED = frozenset(("pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled"))
 STRAY_SHARE = 0.1  # of images beside a common top folder, or directly in it; what is lost is refused by its number
 _NEGATIONS = ("in", "un", "non", "not")  # as invalid beside valid
 _SETTINGS = (
@@ -99,64 +66,6 @@ def find_splits(images: Collection[str], root: str, data: schema.Data, top: str)
         if parts is not None:
             return parts
     return WHOLE
-
-
-def kind_of(name: str) -> str | None:
-    """Returns what a folder's name states beside words without a content: train, val or test; None for a class."""
-    kind, rest = _read_name(name)
-    return None if rest else "train" if kind == _BOTH else kind
-
-
-def kind_of_text(text: str) -> str | None:
-    """Returns what a text of a column states as ``kind_of``; test also for a part of it, as PublicTest of FER2013."""
-    return "test" if _is_part_of_test(text) else kind_of(text)
-
-
-def short_kinds(names: Collection[str]) -> dict[str, list[str]]:
-    """Returns names by the kinds of splits if all are splits, some of them short, as ``tr`` and ``te``; else empty."""
-    kinds: dict[str, list[str]] = {}
-    for name in sorted(names):
-        kinds.setdefault(SHORT_WORDS.get(name.lower()) or kind_of(name) or "", []).append(name)
-    is_short = not SHORT_WORDS.keys().isdisjoint(map(str.lower, names))
-    return kinds if is_short and "" not in kinds and "train" in kinds and len(kinds) > 1 else {}
-
-
-def has_splits(folders: Collection[str]) -> bool:
-    """Whether folders are train and a held-out split by their names, perhaps among others."""
-    kinds = {kind_of(folder) for folder in folders}
-    return "train" in kinds and not kinds.isdisjoint(("val", "test"))
-
-
-def names_no_class(name: str) -> bool:
-    """Whether a name says nothing of the content, as ``images`` or ``trainset``."""
-    return not _read_name(name)[1] and bool(words_of(name))
-
-
-def is_unlabelled(folder: str) -> bool:
-    """Whether a folder beside splits is named after images without classes, as ``seg_pred`` or ``unlabelled``."""
-    words = words_of(folder)
-    return not _UNLABELLED.isdisjoint(words) or words in (["no", "label"], ["no", "labels"], ["without", "label"])
-
-
-def names_unlabelled(folder: str) -> bool:
-    """Whether a folder beside classes is named after images without classes and nothing else, as ``pred``."""
-    return is_unlabelled(folder) and set(words_of(folder)) <= {*_UNLABELLED, *FILLERS, "no", "label", "labels"}
-
-
-def split_of(name: str, both: str | None = None) -> str | None:
-    """Returns the split that the words of a name state, as train for ``Train_labels.csv``; None for no single one.
-
-    Args:
-        name: Name of a file or folder.
-        both: What is returned for train and val together, as of ``trainval``.
-    """
-    kind = _read_name(name)[0]
-    return both if kind == _BOTH else kind
-
-
-def rest_of(name: str) -> tuple[str, ...]:
-    """Returns the words of a name that neither state a split nor say nothing of the content."""
-    return _read_name(name)[1]
 
 
 def number_kinds(kinds: Collection[str]) -> dict[str, int]:
@@ -222,12 +131,12 @@ def _choose(
     """
     kinds = _with_test(kinds)
     held_out = [kinds[kind] for kind in ("val", "test") if kind in kinds]
-    train = kinds.get("train") or kinds.get(_BOTH, [])
-    if _BOTH in kinds and ("train" in kinds or "val" in kinds):
+    train = kinds.get("train") or kinds.get(BOTH, [])
+    if BOTH in kinds and ("train" in kinds or "val" in kinds):
         beside = ", ".join(f"{one}/" for kind in ("train", "val") for one in kinds.get(kind, []))
         raise ConfigError(
-            f"{root} has {kinds[_BOTH][0]}/, which by its name holds train and val, beside {beside}: "
-            f"data.train_folders=[{kinds[_BOTH][0]}] or others, and data.val_folders=[...] name those to use"
+            f"{root} has {kinds[BOTH][0]}/, which by its name holds train and val, beside {beside}: "
+            f"data.train_folders=[{kinds[BOTH][0]}] or others, and data.val_folders=[...] name those to use"
         )
     others = {one for one in set(below).difference(*kinds.values()) if not (train and names_unlabelled(one))}
     if len(below) == 1 and not below[next(iter(below))]:
@@ -237,7 +146,7 @@ def _choose(
         named = {f"{top}/": part for part, folders in zip(parts, held_out, strict=False) for top in folders}
         return {**{f"{top}/": TRAIN for top in train}, **named}
     if train and all(len(below[top]) > 1 and top not in flat for top in train) and not any(map(below.get, others)):
-        if all(_is_part_of_test(one) for one in others):  # as test_stg1 and test_stg2 beside train, but no test_tube
+        if all(is_part_of_test(one) for one in others):  # as test_stg1 and test_stg2 beside train, but no test_tube
             return {f"{top}/": TRAIN for top in train} | {f"{top}/": VAL for top in sorted(others)}
         inside = ", ".join(sorted(set().union(*(below[top] for top in train)))[:NAMED])
         raise ConfigError(
@@ -263,29 +172,6 @@ def _with_test(kinds: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
     return {**kinds, "val": [folder for folder in folders if folder not in tests], "test": tests}
 
 
-def split_among(name: str, names: Collection[str]) -> str | None:
-    """Returns ``split_of`` of a file beside others, where ``eval.txt`` beside ``val.txt`` is test, as for folders."""
-    kind = split_of(name)
-    others = {(split_of(one), is_evaluation(one)) for one in names}
-    is_other = kind == "val" and is_evaluation(name) and ("val", False) in others
-    return "test" if is_other and not {("test", False), ("test", True)} & others else kind
-
-
-def codes_of(texts: Collection[str]) -> dict[str, str]:
-    """Returns the kinds of splits by the words of a column, in which ``eval`` beside ``val`` is test."""
-    return {word: split_among(word, texts) or kind for word, kind in SPLIT_WORDS.items()}
-
-
-def is_evaluation(name: str) -> bool:
-    """Whether a name states an evaluation, which is val, or test beside another val."""
-    return not _EVALUATIONS.isdisjoint(words_of(name))
-
-
-def _is_part_of_test(name: str) -> bool:
-    kind, rest = _read_name(name)
-    return kind == "test" and _STAGES.issuperset(rest)
-
-
 def _find_train(
     kinds: Mapping[str, list[str]], others: Collection[str], below: Mapping[str, set[str]], root: str
 ) -> list[str]:
@@ -304,8 +190,8 @@ def _find_train(
         ConfigError: The folders may be splits as well as classes.
     """
     tops = [top for kind in ("val", "test") for top in kinds.get(kind, [])]
-    possible = ("train",) if "val" in kinds else ("train", _BOTH)
-    trains = [one for one in sorted(others) if _read_name(one)[0] in possible]
+    possible = ("train",) if "val" in kinds else ("train", BOTH)
+    trains = [one for one in sorted(others) if read_name(one)[0] in possible]
     if len(trains) == 1 and _have_classes_of(trains, tops, below):
         return trains
     if not trains and _is_adjective(tops, others):
@@ -356,45 +242,11 @@ def _groups(below: Mapping[str, set[str]]) -> list[dict[str, list[str]]]:
     exact: dict[str, dict[str, list[str]]] = {}
     loose: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for top in tops:
-        kind, rest = _read_name(top)
+        kind, rest = read_name(top)
         if kind is not None:
             loose.setdefault(rest, {}).setdefault(kind, []).append(top)
-            words = [word for word in words_of(top) if _kind_of_word(word) is None]
+            words = [word for word in words_of(top) if kind_of_word(word) is None]
             exact.setdefault(" ".join(words), {}).setdefault(kind, []).append(top)
     ordered = [kinds for _, kinds in sorted(exact.items(), key=lambda item: item[0].count(" "))]
-    complete = [kinds for kinds in ordered if len(kinds) > 1 and ("train" in kinds or _BOTH in kinds)]
+    complete = [kinds for kinds in ordered if len(kinds) > 1 and ("train" in kinds or BOTH in kinds)]
     return [*complete, *(kinds for _, kinds in sorted(loose.items(), key=lambda item: len(item[0])))]
-
-
-def words_of(name: str) -> list[str]:
-    """Returns the words of a name: parts of letters, also those that begin with a capital as in ``TrainImages``."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _HOLDOUT.sub("holdout", name))
-    return [word for word in re.split(r"[\W\d_]+", unicodedata.normalize("NFC", spaced).casefold()) if word]
-
-
-@lru_cache(maxsize=4096)  # every image of a table's folder is read by the name of its folders
-def _read_name(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Returns the kind of split that a name states, if it is a single one, and its words with a content."""
-    kinds, rest = [], []
-    for word in words_of(name):
-        kind = _kind_of_word(word)
-        if kind is not None:
-            kinds.append(kind)
-        elif word not in FILLERS:
-            rest.append(word)
-    if set(kinds) == {"train", "val"}:
-        return _BOTH, tuple(rest)
-    return (kinds[0] if len(set(kinds)) == 1 else None), tuple(rest)
-
-
-def _kind_of_word(word: str) -> str | None:
-    """Returns the kind of a word, also of one that is written together with another, as ``testset`` or ``trainval``."""
-    if word in SPLIT_WORDS:
-        return SPLIT_WORDS[word]
-    for split, kind in SPLIT_WORDS.items():
-        rest = word.removeprefix(split) if word.startswith(split) else word.removesuffix(split)
-        if rest != word and rest in FILLERS:
-            return kind
-        if rest != word and {kind, SPLIT_WORDS.get(rest)} == {"train", "val"}:
-            return _BOTH
-    return None

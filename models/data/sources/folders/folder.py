@@ -13,7 +13,7 @@ from pathlib import Path
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import listing, splits
+from models.data.sources import listing, split_names, splits
 from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
 from models.data.sources.files import hidden, walk
 from models.data.sources.files.archive import ARCHIVES
@@ -240,7 +240,7 @@ def _add_images(
             reason = "images in folders that neither data.train_folders nor data.val_folders name"
             unused.add(reason, name, could_be_sample=False)
         elif part is None:
-            could_be = not splits.is_unlabelled(name.partition("/")[0])  # otherwise nobody knows their classes
+            could_be = not split_names.is_unlabelled(name.partition("/")[0])  # otherwise nobody knows their classes
             unused.add(f"images in folders that are no split{beside}", name, could_be_sample=could_be)
         elif name not in labels:
             place = f"without a label in {part or classes.place}" if part or classes.labels else "in no class folder"

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import listing, splits
+from models.data.sources import listing, split_names, splits
 from models.data.sources.class_remarks import find_measurement
 from models.data.sources.files.image_format import UNKNOWN
 from models.data.sources.folders import layouts, nested
@@ -135,7 +135,7 @@ def _read_classes(
         raise ConfigError(
             f"{data.name} at {data.path}: no CSV file that names the images has a column {data.label_field!r}"
         )
-    if not labels and len(folders) == 1 and parts == splits.WHOLE and not splits.names_no_class(folders[0]):
+    if not labels and len(folders) == 1 and parts == splits.WHOLE and not split_names.names_no_class(folders[0]):
         remedy = describe_command(images, tree.files.root)
         log.warning("%s: all images are of one class, %s%s", data.name, folders[0], remedy)
         return {}, folders, {}
@@ -161,7 +161,7 @@ def _refuse_without_classes(
     place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
     what = "no folders of classes"
     if folders:
-        no_class = splits.names_no_class(folders[0])
+        no_class = split_names.names_no_class(folders[0])
         what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
     known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
     shown = f"{len(known):,} images, first {min(known)}"
@@ -198,7 +198,7 @@ def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:
             f"; by their names {taken} were taken, and not {', '.join(others[: listing.NAMED])}: data.train_folders "
             "and data.val_folders name others, and data.train_folders=[.] takes all folders as classes"
         )
-    if not splits.SHORT_WORDS.keys().isdisjoint(top.lower().rstrip("/") for top in parts):
+    if not split_names.SHORT_WORDS.keys().isdisjoint(top.lower().rstrip("/") for top in parts):
         return "; data.train_folders=[.] takes all folders as classes"
     if any("\\" in name for name in tree.images):
         return "; names with backslashes are those of a Windows archive: give data.path the archive itself"
@@ -262,14 +262,14 @@ def label_images(
     unlabelled = {
         name
         for name in tree.images
-        if "" in parts and name not in labels and splits.names_unlabelled(name.partition("/")[0])
+        if "" in parts and name not in labels and split_names.names_unlabelled(name.partition("/")[0])
     }
     remarks |= dict.fromkeys(unlabelled, _TO_PREDICT)
     labelled = {top for top in parts if any(name.startswith(top) for name in labels)}
     for top, part in parts.items():
         if part == TRAIN or top in labelled:
             continue
-        is_test = splits.split_of(top) == "test" and all(map(splits.names_no_class, folders_below(tree, top)))
+        is_test = split_names.split_of(top) == "test" and all(map(split_names.names_no_class, folders_below(tree, top)))
         images = [tree.top + name for name in tree.images if name.startswith(top)]
         file = csv_labels.find_unused_table(tree.files, images) if is_test and not classes.labels else ""
         file = file or (unread_labels.find_unread_labels(tree.files, images) if is_test else "")

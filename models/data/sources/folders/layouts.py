@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from conf.text import list_some
 from infra.errors import ConfigError
 from models.data.sources.listing import NAMED, TRAIN
-from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of, split_of, words_of
+from models.data.sources.split_names import FILLERS, has_splits, kind_of, split_of, words_of
+from models.data.sources.splits import WHOLE_TREE
 
 _PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold", "split", "chunk", "shard")
 _BEGINNING = 2  # characters of a name that a folder has

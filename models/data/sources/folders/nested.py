@@ -8,7 +8,8 @@ from itertools import combinations
 
 from conf.text import list_some
 from infra.errors import ConfigError
-from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no_class, names_unlabelled, short_kinds
+from models.data.sources.split_names import has_splits, kind_of, names_no_class, names_unlabelled, short_kinds
+from models.data.sources.splits import WHOLE_TREE
 
 Paths = Sequence[Sequence[str]]  # the folders and the name of each image
 _SHARE = 0.8  # of the folders that would be classes: some of many patients may lack a class

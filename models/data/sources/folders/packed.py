@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from models.data.sources import splits
+from models.data.sources import split_names
 from models.data.sources.files import walk
 from models.data.sources.files.archive import ARCHIVES, Files
 from models.data.sources.files.image_format import HEAD_BYTES
@@ -82,7 +82,7 @@ def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:
     inside: dict[str, list[str]] = {}
     for name in images:
         top, slash, _ = name.partition("/")
-        if slash and splits.kind_of(top) is None:
+        if slash and split_names.kind_of(top) is None:
             inside.setdefault(top, []).append(name)
 
     def is_repeated(name: str) -> bool:
@@ -163,4 +163,4 @@ def _stem(name: str) -> str:
 
 def _may_be_class(stem: str, places: Collection[str]) -> bool:
     above, slash, name = stem.rpartition("/")
-    return above + slash in places and not splits.names_no_class(name) and splits.split_of(name) is None
+    return above + slash in places and not split_names.names_no_class(name) and split_names.split_of(name) is None

@@ -12,7 +12,7 @@ import numpy as np
 
 from conf import schema
 from infra.errors import ConfigError
-from models.data.sources import splits
+from models.data.sources import split_names, splits
 from models.data.sources.files import archive, walk
 from models.data.sources.files.archive import Files
 from models.data.sources.files.image_format import (
@@ -141,11 +141,11 @@ def refuse_small_files(data: schema.Data, source: Source) -> None:
 def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
     """Refuses a tree of which all images are in a held-out folder, beside an empty one of train."""
     above, _, held_out = top.rstrip("/").rpartition("/")
-    if splits.kind_of(held_out) in (None, "train"):
+    if split_names.kind_of(held_out) in (None, "train"):
         return
     for name in sorted(empty):
         parent, _, word = name.rpartition("/")
-        if parent == above and splits.kind_of(word) == "train":
+        if parent == above and split_names.kind_of(word) == "train":
             raise ConfigError(f"{root}: {name}/ is empty, all images are in {top}; nothing can be trained on")
 
 
@@ -176,9 +176,9 @@ def _common_top(names: Collection[str]) -> str:
         firsts = {name.partition("/")[0] for name in below if "/" in name}
         stray = sum(name.count("/") < 2 for name in below)
         if len(firsts) != 1 or stray > splits.STRAY_SHARE * len(below):
-            return top if above_train is None or splits.has_splits(firsts) else above_train
+            return top if above_train is None or split_names.has_splits(firsts) else above_train
         first = firsts.pop()
-        if above_train is None and splits.kind_of(first) == "train":
+        if above_train is None and split_names.kind_of(first) == "train":
             above_train = top
         top += f"{first}/"
         below = [name.removeprefix(f"{first}/") for name in below if name.startswith(f"{first}/")]

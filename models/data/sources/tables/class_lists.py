@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources.splits import split_of
+from models.data.sources.split_names import split_of
 from models.data.sources.tables.reading import Table, cell_of
 
 log = logger()

@@ -21,7 +21,7 @@ from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.class_remarks import split_labels
 from models.data.sources.files.archive import Files
-from models.data.sources.splits import SPLIT_WORDS, split_of
+from models.data.sources.split_names import SPLIT_WORDS, split_of
 from models.data.sources.tables.class_lists import as_mark, take_lists
 from models.data.sources.tables.json_tables import JSON
 from models.data.sources.tables.object_cells import divide_objects

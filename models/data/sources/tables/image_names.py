@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import unquote
 
-from models.data.sources.splits import split_of
+from models.data.sources.split_names import split_of
 
 _SEARCHED = 20  # images whose names are looked for in a text
 _ZEROS = re.compile(r"(?<![^/])0+(?=\d+(?:\.\w{1,5})?$)")

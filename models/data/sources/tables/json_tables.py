@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf.text import logger
-from models.data.sources.splits import SPLIT_WORDS
+from models.data.sources.split_names import SPLIT_WORDS
 
 log = logger()
 JSON = ".json"

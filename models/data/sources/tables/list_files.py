@@ -10,7 +10,7 @@ import numpy as np
 from conf.text import list_some
 from models.data.sources.files.archive import ARCHIVES, Files
 from models.data.sources.files.image_format import HEAD_BYTES, IMAGE_SUFFIXES, TEXT, identify_format
-from models.data.sources.splits import SHORT_WORDS, names_no_class, split_of, words_of
+from models.data.sources.split_names import SHORT_WORDS, names_no_class, split_of, words_of
 from models.data.sources.tables.image_names import Index, fold_name, match_name
 from models.data.sources.tables.json_tables import JSON, JSON_LINES, read_json_names
 from models.data.sources.tables.matlab import MATLAB

@@ -12,7 +12,7 @@ from conf.text import list_some
 from infra.errors import ConfigError
 from models.data.sources.files.archive import Files
 from models.data.sources.listing import Listing
-from models.data.sources.splits import split_of, words_of
+from models.data.sources.split_names import split_of, words_of
 from models.data.sources.tables.csv_labels import HEADERS, are_classes, header_of, texts_of
 from models.data.sources.tables.json_tables import CATEGORY, JSON, JSON_LINES
 from models.data.sources.tables.matlab import MATLAB

@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 
 from conf.text import logger
 from models.data.sources.files.archive import Files
-from models.data.sources.splits import split_of, words_of
+from models.data.sources.split_names import split_of, words_of
 from models.data.sources.tables.image_names import Index, fold_name, index_images, index_split, list_below, match_name
 from models.data.sources.tables.json_tables import JSON, JSON_LINES, are_json_lines, read_json, read_json_lines
 from models.data.sources.tables.matlab import MATLAB, read_matlab

@@ -17,10 +17,9 @@ from conf.data_set import FOLD_TOLERANCE
 from conf.text import escaped, list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.files.archive import Files
-from models.data.sources.splits import (
+from models.data.sources.split_names import (
     SHORT_WORDS,
     SPLIT_WORDS,
-    WHOLE_TREE,
     codes_of,
     is_evaluation,
     kind_of_text,
@@ -28,6 +27,7 @@ from models.data.sources.splits import (
     split_among,
     split_of,
 )
+from models.data.sources.splits import WHOLE_TREE
 from models.data.sources.tables.image_names import Index, index_images, match_name
 from models.data.sources.tables.json_tables import JSON, JSON_LINES
 from models.data.sources.tables.list_files import (

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from conf.text import list_some
 from models.data.sources.files.archive import Files
-from models.data.sources.splits import split_of
+from models.data.sources.split_names import split_of
 from models.data.sources.tables.image_names import index_images, match_name, names_one
 from models.data.sources.tables.json_tables import JSON_LINES
 from models.data.sources.tables.matlab import MATLAB

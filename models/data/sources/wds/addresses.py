@@ -33,7 +33,7 @@ from models.data.sources.files.container import join_parts, locate, locate_uri
 from models.data.sources.files.download import Download, exists, fetch
 from models.data.sources.files.unread_formats import describe, find_format
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
-from models.data.sources.splits import is_evaluation, short_kinds, split_of, words_of
+from models.data.sources.split_names import is_evaluation, short_kinds, split_of, words_of
 
 log = logger()
 _DOWNLOADS_AT_ONCE = 4

@@ -13,7 +13,6 @@ from conf import schema
 from infra.errors import ConfigError
 from models.data.sources.catalog import open_source
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
-from models.data.sources.splits import kind_of, split_of
 
 
 def tree(folders: dict[str, int]) -> dict[str, bytes]:
@@ -73,35 +72,6 @@ def test_three_splits_in_camel_case(tmp_path: Path) -> None:
 def test_a_lone_folder_of_train_is_not_skipped_as_a_common_top_folder(name: str, tmp_path: Path) -> None:
     source = open_tree(tmp_path, {f"set/{name}/{label}": 3 for label in "ab"})
     assert source.names.tolist()[0] == f"{name}/a/000.jpg".encode()
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        *(("train_station", None), ("test_tube", None), ("trains", None), ("contest", None), ("validity", None)),
-        *(
-            ("training shoes", None),
-            ("settee", None),
-            ("evaluator", None),
-            ("images", None),
-            ("train_test_split", None),
-        ),
-        *(("TrainingImages", "train"), ("valset", "val"), ("Hold-Out", "test"), ("imgtest", "test")),
-    ],
-)
-def test_only_words_without_a_content_make_the_name_of_a_split(name: str, kind: str | None) -> None:
-    assert kind_of(name) == kind
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        *(("trainLabels.csv", "train"), ("testset-000.tar", "test"), ("LOC_val_solution.csv", "val")),
-        *(("train_val_list.csv", None), ("train-test.csv", None), ("labels.csv", None)),
-    ],
-)
-def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) -> None:
-    assert split_of(name) == kind
 
 
 @pytest.mark.parametrize(
