@@ -42,12 +42,6 @@ QUIET = {
 }
 
 
-# The flows of these verbs read config.data first.
-_READS = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "explain", "linear", "study")
-_TAKES_ONE_CLASS = ("shard", "evaluate", "explain")  # of these: images of a single class may be evaluated
-_REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
-
-
 def run(verb: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
     """Runs one flow on its services and returns its result.
 
@@ -167,7 +161,7 @@ def _check_places(verb: str, config: schema.Config, run_dir: Path) -> bool:
         TransientError: The object store or server does not respond.
     """
     is_remote = {
-        "data": verb in _READS,
+        "data": VERBS[verb].opens_data,
         "transfer.data": verb in ("reproduce", "transfer") and not config.transfer.sets,
     }
     given = {"data": config.data, "transfer.data": config.transfer.data}
@@ -186,7 +180,7 @@ def _check_places(verb: str, config: schema.Config, run_dir: Path) -> bool:
             catalog.check_place(data)
         if catalog.is_small_folder(data):  # a large one takes long to list: its flow does that, and refuses the rest
             with _named(key):
-                _check_images(data, one_class=verb in _TAKES_ONE_CLASS)
+                _check_images(data, one_class=VERBS[verb].takes_one_class)
     return True
 
 
@@ -215,8 +209,9 @@ def check_settings(verb: str, config: schema.Config) -> None:
         DataError: An archive of images is damaged.
         NotFoundError: The Python package of a public network is not installed.
     """
-    if config.register is not None and verb not in _REGISTER:
-        raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
+    if config.register is not None and not VERBS[verb].registers:
+        registering = ", ".join(name for name, other in VERBS.items() if other.registers)
+        raise ConfigError(f"register is for effnet {registering}, not for effnet {verb}")
     check_batches(verb, config)
     if _starts_jobs(verb):
         engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
@@ -265,8 +260,8 @@ def check_settings(verb: str, config: schema.Config) -> None:
 def _check_data_sets(verb: str, config: schema.Config) -> None:
     """Raises for data sets that the flow of a verb would refuse."""
     _refuse_unread_paths(verb, config)
-    if verb in _READS or (verb == "gate" and config.data.path is not None):
-        _check_data(config.data, one_class=verb in _TAKES_ONE_CLASS)
+    if VERBS[verb].opens_data or (verb == "gate" and config.data.path is not None):
+        _check_data(config.data, one_class=VERBS[verb].takes_one_class)
     if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
         with _named("transfer.data"):
             # The images of a night are judged by its flow, which records and reports the night if they are refused.
@@ -281,11 +276,11 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
             folder that is refused.
     """
     _refuse_unread_paths(verb, config)
-    given = [config.data] if verb in _READS else []
+    given = [config.data] if VERBS[verb].opens_data else []
     given += [config.transfer.data] if verb in ("nightly", "reproduce", "transfer") else []
     for data in given:
         if data.path is not None:  # a compressed archive would be decompressed, which takes long
-            _check_path(data) if Path(data.path).is_file() else _check_data(data, one_class=verb in _TAKES_ONE_CLASS)
+            _check_path(data) if Path(data.path).is_file() else _check_data(data, one_class=VERBS[verb].takes_one_class)
     try:
         _check_places(verb, config, Path(config.run_dir).resolve())
     except TransientError as error:
@@ -352,7 +347,7 @@ def _refuse_unread_paths(verb: str, config: schema.Config) -> None:
     """Refuses a path beside a data set of a Python package, which has its images: the result would be theirs."""
     given = {"data": ("data", config.data), "transfer.data": ("data@transfer.data", config.transfer.data)}
     for key, (group, data) in given.items():
-        if data.path is None or key.partition(".")[0] not in unread.READ_BY[verb]:
+        if data.path is None or key.partition(".")[0] not in VERBS[verb].reads:
             continue
         from models.data.sources import catalog
 

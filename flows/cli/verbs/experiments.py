@@ -15,6 +15,7 @@ Training = partial(
     dry_run="flows.cli.prepare:show_jobs",
 )
 _PACKAGED = ", ".join(PACKAGED)
+TRAINING = ("model", "data", "recipe", "nightly")  # nightly: limits of the gate by which a version becomes champion
 
 REPRODUCTION = {
     "reproduce": Training(
@@ -23,6 +24,8 @@ REPRODUCTION = {
         settings={"variants=[NAME,...]": "only these networks of the family", **settings.TRAINING},
         notes=("It leaves RUN_DIR/latest/summary.json and RUN_DIR/latest/report.html.",),
         flow="flows.reproduce:reproduce",
+        reads=(*TRAINING, "search", "transfer", "explain", "photographs", "variants"),
+        opens_data=True,
     ),
     "study": Training(
         "scaling, linear, transfer, architecture, latency, then report",
@@ -30,6 +33,8 @@ REPRODUCTION = {
         settings={"profile=study": "on photographs; then the settings of these verbs apply"},
         notes=("The same command resumes where it stopped. A part that fails does not stop the others.",),
         flow="flows.study:study",
+        reads=(*TRAINING, "scaling", "linear", "transfer", "architecture", "latency", "variants"),
+        opens_data=True,
     ),
     "gate": Verb(
         "check machine, data and weights before training on ImageNet",
@@ -41,6 +46,7 @@ REPRODUCTION = {
         },
         notes=("It trains nothing, and its exit code is 1 unless all checks passed.",),
         flow="flows.gate:gate",
+        reads=("model", "data", "recipe", "variants", "gate"),
     ),
     "plan": Verb(
         "count parameters, multiply-adds, memory, hours and money",
@@ -92,6 +98,9 @@ DATA = {
         examples=("shard data=folder data.path=/data/products data.name=products",),
         settings={**settings.DATA, "data.samples_per_shard=N": "images in a shard"},
         flow="flows.shard:shard",
+        reads=("data",),
+        opens_data=True,
+        takes_one_class=True,
     ),
 }
 
@@ -107,6 +116,8 @@ EXPERIMENTS = {
             **settings.TRAINING,
         },
         flow="flows.search:search",
+        reads=(*TRAINING, "search"),
+        opens_data=True,
     ),
     "architecture": Training(
         "search the baseline's blocks by accuracy and multiply-adds",
@@ -126,6 +137,8 @@ EXPERIMENTS = {
             "launch.jobs_at_once=N": "trials side by side",
         },
         flow="flows.architecture:architecture",
+        reads=(*TRAINING, "architecture"),
+        opens_data=True,
     ),
     "scaling": Training(
         "scale width, depth or resolution alone, and all three together",
@@ -141,6 +154,8 @@ EXPERIMENTS = {
             **settings.TRAINING,
         },
         flow="flows.scaling:scaling",
+        reads=(*TRAINING, "scaling"),
+        opens_data=True,
     ),
     "linear": Verb(
         "logistic regression on frozen features of public networks",
@@ -150,6 +165,8 @@ EXPERIMENTS = {
             "linear.seeds=N": "random networks, against which ImageNet's weights are compared",
         },
         flow="flows.linear:linear",
+        reads=("data", "linear"),
+        opens_data=True,
     ),
     "explain": Training(
         "class activation maps of the baseline and its scaled versions",
@@ -162,6 +179,9 @@ EXPERIMENTS = {
         },
         notes=("The maps go into the report and into MLflow.",),
         flow="flows.explain:explain",
+        reads=(*TRAINING, "explain"),
+        opens_data=True,
+        takes_one_class=True,
     ),
     "photographs": Verb(
         "class activation maps of public ImageNet networks on photographs",
@@ -172,6 +192,7 @@ EXPERIMENTS = {
         },
         notes=("It trains nothing. The networks are registered; the maps go into the report and into MLflow.",),
         flow="flows.photographs:photographs",
+        reads=("photographs",),
     ),
     "latency": Verb(
         "CPU latency of B1 and B4 beside their rivals', and of B7",
@@ -182,5 +203,6 @@ EXPERIMENTS = {
             "latency.throughput_batch=N": "images of a batch of the throughput; latency.throughput_n: batches",
         },
         flow="flows.latency:latency",
+        reads=("model", "latency"),
     ),
 }

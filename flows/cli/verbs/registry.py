@@ -6,7 +6,7 @@ from conf.experiments import ORIGINS
 from conf.launch import ENGINES
 from conf.training import PREPROCESSINGS
 from flows.cli.verbs import settings
-from flows.cli.verbs.experiments import Training
+from flows.cli.verbs.experiments import TRAINING, Training
 from flows.cli.verbs.verb import Verb
 
 _MODEL_REF = {"model_ref=MODEL": "registered network: NAME@ALIAS or NAME/VERSION"}
@@ -21,6 +21,9 @@ MODELS = {
             "register=NAME": "register it; it becomes champion of NAME if it passes the gate",
         },
         flow="flows.train:train",
+        reads=TRAINING,
+        opens_data=True,
+        registers=True,
         dry_run="flows.cli.prepare:show_training",
     ),
     "evaluate": Verb(
@@ -28,6 +31,9 @@ MODELS = {
         examples=("evaluate model_ref=efficientnet-b0@champion data=mnist5k",),
         settings={**_MODEL_REF, **settings.DATA},
         flow="flows.evaluate:evaluate",
+        reads=("data", "model", "model_ref"),
+        opens_data=True,
+        takes_one_class=True,
         dry_run="flows.cli.prepare:show_jobs",
         needs=("model_ref", "efficientnet-b0@champion"),
     ),
@@ -47,6 +53,8 @@ MODELS = {
         },
         notes=("The cost is printed before anything is trained.",),
         flow="flows.transfer:transfer",
+        reads=(*TRAINING, "transfer", "model_ref"),
+        registers=True,
     ),
     "import": Verb(
         "register public weights of timm, torchvision or lukemelas",
@@ -63,6 +71,7 @@ MODELS = {
             "published.name=NAME": "in the registry",
         },
         flow="flows.import_:import_",
+        reads=("nightly", "published"),
         needs=("published.path", "efficientnet-b0-355c32eb.pth"),
     ),
     "nightly": Verb(
@@ -79,6 +88,7 @@ MODELS = {
             "nightly.val=NAME": "another name takes a new val of a folder that has grown",
         },
         flow="flows.nightly:nightly",
+        reads=("nightly", "transfer"),
         manage="flows.cli.schedule:manage",
         dry_run="flows.cli.prepare:show_jobs",
         options={
@@ -113,6 +123,8 @@ REGISTRY = {
         ),
         shared_settings=False,
         flow="flows.register:register",
+        reads=("nightly",),
+        registers=True,
         objects=("JOB",),
     ),
     "promote": Verb(

@@ -24,6 +24,10 @@ class Verb:
         dry_run: Module and name of the function that prints what it would do; it takes a ``Command``.
         manage: Module and name of the function that is called in place of the flow if an option or a switch is given.
         options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
+        reads: Groups of settings that its flow reads, of those that not every verb reads; others have no effect.
+        opens_data: Whether its flow reads the images of ``data`` first.
+        takes_one_class: Whether these may be of a single class.
+        registers: Whether it reads the setting ``register``.
         trains: Whether it starts training jobs, so that it takes ``FLAGS`` of ``command.py``.
         needs: Setting that must be given, and an example of its value.
         shared: Whether other users may read what it writes; otherwise it is private.
@@ -42,6 +46,10 @@ class Verb:
     dry_run: str = ""
     manage: str = ""
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    opens_data: bool = False
+    takes_one_class: bool = False
+    registers: bool = False
     trains: bool = False
     needs: tuple[str, str] | None = None
     shared: bool = False

@@ -18,6 +18,7 @@ from matrix import with_slow_rest
 
 from conf import compose
 from flows.cli import session
+from flows.cli.verbs import VERBS
 from infra.errors import ArtifactError, ConfigError, TransientError
 
 NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
@@ -185,7 +186,10 @@ def folds(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "folds", {f"fold{i}/{label}/1.jpg": photo(i) for i in (1, 2) for label in "ab"})
 
 
-@pytest.mark.parametrize("verb", with_slow_rest(["reproduce", "transfer", *session._READS], plain=2))
+OPENING = [name for name, verb in VERBS.items() if verb.opens_data]
+
+
+@pytest.mark.parametrize("verb", with_slow_rest(["reproduce", "transfer", *OPENING], plain=2))
 def test_a_folder_that_can_be_read_in_two_ways_is_refused_before_services_start(
     verb: str, folds: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
