@@ -84,7 +84,7 @@ def open_cifar(data: schema.Data, data_set: DataSet, layout: Layout) -> Source:
     files = listing.open_files(data, data_set)
     batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
     if layout.meta not in batches:
-        splits = class_folders.split_folders(files, ("train", "test"), data_set.classes)
+        splits = class_folders.split_folders(files, ("train", "test"), data_set)
         return listing.check_listing(data, splits, data_set)
     classes = _read(files, batches[layout.meta])[layout.names]
     if len(classes) != data_set.classes:

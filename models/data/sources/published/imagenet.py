@@ -97,11 +97,13 @@ def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
     elif root.startswith("s3://") or Path(root).is_dir():
         parts = [archive.walk_folder(root)]
     else:
-        raise ConfigError(f"data.path {root} is not a folder")
+        raise ConfigError(f"data.path {root} is not a folder: give the one with {' and '.join(data_set.published)}")
     if DEVKIT_ARCHIVE in present:
         parts.append(archive.archive(root, DEVKIT_ARCHIVE, "devkit/"))
     files = archive.merge_files(parts)
     trees = files.folder("train"), files.folder("val")
+    for folder, tree in zip(("train", "val"), trees, strict=True):
+        class_folders.refuse_archives(f"{root}: {folder}/", tree)
     flat = [path for path in trees[1] if class_folders.is_image(path)]
     has_devkit = files.find("data/meta.mat") is not None
     if flat and not has_devkit and files.find(KAGGLE_LABELS) is not None:
@@ -114,7 +116,7 @@ def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
         lines = [*listing.counts(entries, data_set.images), *_short_classes(entries, devkit)]
         source = entries.source(listing.require_complete(data, lines))
         return replace(source, unused=listing.describe_unused(entries))
-    entries = class_folders.with_short_names(class_folders.split_folders(files, ("train", "val"), data_set.classes))
+    entries = class_folders.with_short_names(class_folders.split_folders(files, ("train", "val"), data_set))
     return listing.check_listing(data, entries, data_set)
 
 

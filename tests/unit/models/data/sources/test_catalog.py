@@ -109,8 +109,19 @@ def test_a_folder_of_other_images_is_told_the_setting_that_reads_it(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"contains nothing of the data set; .*; data=folder reads images of y"):
         open_source(data_settings("cifar10", tmp_path))
     write_tree(tmp_path, {f"{label}/{i}.jpg": photo(i) for label in ("ant", "bee") for i in range(3)})
-    with pytest.raises(ConfigError, match=r"has 0 folders train/CLASS/IMAGE, 10 are .*; data=folder reads images"):
+    said = r"has ant, bee, and neither cifar-10-python.tar.gz nor folders train/CLASS/IMAGE; data=folder reads images"
+    with pytest.raises(ConfigError, match=said):
         open_source(data_settings("cifar10", tmp_path))
+
+
+def test_the_archives_of_imagenet_s_classes_are_to_be_extracted(tmp_path: Path) -> None:
+    tree = {f"val/n{label:08}/{i}.JPEG": photo(i) for label in range(2) for i in range(3)}
+    write_tree(tmp_path, tree | {f"train/n{label:08}.tar": b"\0" * 1024 for label in range(2)})
+    said = r"train/ has 2 archives and no images: extract each, as n00000000\.tar, into a folder of its name$"
+    with pytest.raises(ConfigError, match=said):
+        open_source(data_settings("imagenet", tmp_path))
+    with pytest.raises(ConfigError, match=r"\.tar is not a folder: give the one with ILSVRC2012_img_train\.tar and "):
+        open_source(data_settings("imagenet", tmp_path / "train" / "n00000000.tar"))
 
 
 def test_a_path_that_a_packaged_set_does_not_read_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
