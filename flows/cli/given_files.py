@@ -70,17 +70,14 @@ def check_files(verb: str, config: schema.Config) -> None:
         raise ConfigError(f"effnet {verb}: no file {name}")
 
 
-def check_weights(verb: str, config: schema.Config) -> None:
-    """Raises for weights on this machine that the flow would refuse; it reads them again, and logs what it skips."""
-    requests = {"import": [config.published], "gate": [schema.Published(path=path) for path in config.gate.weights]}
-    given = [one for one in requests.get(verb, []) if not str(one.path).startswith("s3://")]
-    if given:
+def check_weights(published: schema.Published) -> None:
+    """Raises for weights on this machine that cannot be imported; the flow reads them again, and logs what it skips."""
+    if not str(published.path).startswith("s3://"):
         from models.experiments import published_file
 
         log.addFilter(_is_error)
         try:
-            for one in given:
-                published_file.read(one)
+            published_file.read(published)
         finally:
             log.removeFilter(_is_error)
 

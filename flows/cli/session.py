@@ -243,7 +243,8 @@ def check_settings(verb: str, config: schema.Config) -> None:
 
         check_networks(config.linear)
     given_files.check_packaged(verb, config)
-    given_files.check_weights(verb, config)
+    if verb == "import":
+        given_files.check_weights(config.published)
     if verb == "reproduce":
         from models.networks.build import check_names
 

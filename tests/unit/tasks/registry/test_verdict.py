@@ -101,7 +101,7 @@ def test_a_champion_that_a_user_replaces_is_not_judged_again(
 def test_a_version_that_a_user_promotes_while_a_night_refuses_it_for_lack_of_an_approval_is_promoted(
     when: str, tags: dict[int, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tags[1] = {STATE: WAITING, WAITING_UNTIL: "2000-01-01", REASON: "passed the gate"}
+    tags[1] = {STATE: WAITING, WAITING_UNTIL: "2000-01-01", REASON: "passed the gate", registry.WEIGHTS_TAG: "0" * 64}
     monkeypatch.setattr(champions, "connect", lambda *_: None)
     config = compose.compose([f"storage=file://{tmp_path}"])
     command = Command("promote", (f"{LINE}/1",), [], config, options={"why": "it is needed"})
