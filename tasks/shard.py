@@ -98,7 +98,8 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
         layout = plan(data, storage)
     layout = replace(layout, state=state)
     for line in uncovered_classes(layout):
-        log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
+        other_seed = "" if layout.source.own_val else ", or choose another data.seed"  # which draws the splits
+        log.warning("%s: %s; add images of them%s", data.name, line, other_seed)
     if layout.absent:
         log.warning("%s: %s", data.name, layout.absent)
     if layout.addresses:

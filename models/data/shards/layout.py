@@ -32,6 +32,8 @@ from models.data.sources.files.reader import Reader
 from models.data.sources.listing import Source
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
+# What gives a split more images.
+_SHARES = {"train": "lower data.val_share", "minival": "raise data.minival_share", "val": "raise data.val_share"}
 _MAX_PLANS = 2  # plans kept in memory: all groups of a set share one
 
 
@@ -315,7 +317,7 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
             limit = f" and data.limit={data.limit}" if data.limit is not None else ""
             raise DataError(
                 f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all{limit}; "
-                "raise data.val_share or data.minival_share, or add images"
+                f"{_SHARES[split]}, or add images"
             )
     if data.shards == IN_PLACE:
         return _build_in_place(data, source, folder, parts, val, withheld)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -106,8 +109,14 @@ def _refuse_undecodable(classes: Collection[str], root: str) -> None:
         try:
             name.encode()
         except UnicodeEncodeError as error:
+            raw = os.fsencode(name)
+            with suppress(UnicodeDecodeError):
+                raise ConfigError(
+                    f"{root}: the class folder {raw.decode()} cannot be read in the locale's encoding, "
+                    f"{sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8, and unset PYTHONUTF8 and PYTHONCOERCECLOCALE"
+                ) from error
             raise ConfigError(
-                f"{root}: the class folder {name.encode(errors='surrogateescape')!r} has a name that is not "
+                f"{root}: the class folder {raw!r} has a name that is not "
                 "UTF-8; rename it, e.g. with convmv -f latin1 -t utf8 -r --notest FOLDER"
             ) from error
 

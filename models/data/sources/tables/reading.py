@@ -27,6 +27,7 @@ MAX_BYTES = 256 * 2**20
 SUFFIXES = (".csv", ".tsv", ".txt", ".lst")  # the last of MXNet and SageMaker
 TABLES = (*SUFFIXES, *JSON_LINES, JSON, MATLAB)
 _FEW = 20  # MATLAB files in a folder that may be lists; more are the boxes of an image each, as in Caltech-101
+_HEAD_BYTES = 4096  # of a table, in which its form shows
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PREDICTIONS = ("submission", "submissions", "prediction", "predictions")  # ends of words in names of tables
@@ -95,6 +96,10 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
     index = index_images(images)
     in_order = sorted(images)
 
+    @cache
+    def other_files() -> frozenset[str]:
+        return frozenset(name for name in files.names if name not in index and match_name(name, index) is None)
+
     # Many tables, as a text for each image, share a folder and the split that they are named after.
     @lru_cache(maxsize=8)
     def indexes(folder: str, kind: str | None) -> list[Index]:
@@ -122,12 +127,19 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
         for known in indexes(folder, kind):
             # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
             table = _try_forms(path, data, known.images, str)
-            table = table or _try_forms(path, data, known.folded, fold_name)
+            if table is None and not _names_file(data, other_files()):  # as Meta/0.png of GTSRB, no Test/00000.png
+                table = _try_forms(path, data, known.folded, fold_name)
             # The images of its folder count, unless they are few of those that it names.
             if table is not None and (chosen is None or 2 * len(chosen[0].rows) < len(table[0].rows)):
                 chosen = table
         if chosen is not None:
             yield chosen
+
+
+def _names_file(data: bytes, names: Collection[str]) -> bool:
+    """Whether one of the first lines of a table has a cell that is the path of a file."""
+    lines = data[:_HEAD_BYTES].decode(errors="replace").splitlines()
+    return any(cell.strip(" '\"") in names for line in lines for cell in re.split(r"[,;\t|]", line))
 
 
 def describe_large(files: Files) -> str:

@@ -144,7 +144,8 @@ def test_size_and_digest_of_every_shard_match_the_store(images: Path, tmp_path: 
 def test_writing_to_another_store_gives_equal_bytes(images: Path, tmp_path: Path) -> None:
     def everything(root: Path) -> dict[str, bytes]:
         write_all(folder_data(images), root)
-        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        paths = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "contents"]  # of old images
+        return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
     first, second = everything(tmp_path / "a"), everything(tmp_path / "b")
     assert first == second
@@ -503,7 +504,7 @@ def test_a_png_with_a_jpeg_suffix_is_stored_as_png_and_noted(tmp_path: Path) -> 
 
 
 def test_a_split_without_samples_is_refused(images: Path) -> None:
-    with pytest.raises(DataError, match="no samples left for split 'minival' of 24 in all"):
+    with pytest.raises(DataError, match=r"split 'minival' of 24 in all; raise data\.minival_share, or"):
         writer.plan(folder_data(images, minival_share=0.001), "file:///nowhere")
     with pytest.raises(DataError, match=r"no samples left for split '\w+' of 24 in all and data\.limit=1; "):
         writer.plan(folder_data(images, limit=1), "file:///nowhere")

@@ -18,6 +18,7 @@ from made_archives import data_settings, photo, write_archive, write_tree
 from infra.errors import ConfigError, DataError
 from models.data.sources.catalog import open_source
 from models.data.sources.files import decompress, tar
+from models.data.sources.folders import folder_classes
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
 
@@ -309,6 +310,14 @@ def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     os.makedirs(root + b"/caf\xe9")  # noqa: PTH103 - pathlib takes no bytes
     with pytest.raises(ConfigError, match="has a name that is not UTF-8"):
         open_source(data_settings("folder", Path(os.fsdecode(root))))
+
+
+def test_a_class_name_that_only_the_locale_cannot_read_is_not_to_be_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(
+        ConfigError, match=r"folder Füchse cannot be read in the locale's encoding, ascii: set LC_ALL=C"
+    ):
+        folder_classes._refuse_undecodable([b"F\xc3\xbcchse".decode("ascii", "surrogateescape")], "/images")
 
 
 @pytest.mark.parametrize(

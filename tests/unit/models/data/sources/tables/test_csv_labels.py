@@ -619,3 +619,15 @@ def test_numbers_of_held_out_images_are_those_that_a_list_of_train_has_for_the_f
     )
     with pytest.raises(ConfigError, match=r"meta/val\.txt names images, but no column of it has these classes"):
         open_tree(tmp_path / "2", {name: one for name, one in files.items() if name != "meta/train.txt"})
+
+
+def test_a_row_about_another_file_names_no_image_although_only_zeros_differ(tmp_path: Path) -> None:
+    """As in GTSRB: ``Meta/0.png`` is no spelling of ``Test/00000.png``."""
+    tree = {f"Train/{label}/{label:05}_{i:05}.png": photo(30 * label + i) for label in range(3) for i in range(20)}
+    tree |= {f"Test/{i:05}.png": photo(200 + i) for i in range(9)} | {f"Meta/{i}.png": photo(300 + i) for i in range(3)}
+    test = "Width,ClassId,Path\n" + "".join(f"30,{i % 3},Test/{i:05}.png\n" for i in range(9))
+    meta = "Path,ClassId,ShapeId\n" + "".join(f"Meta/{i}.png,{2 - i},0\n" for i in range(3))
+    tree |= {"Test.csv": test.encode(), "Meta.csv": meta.encode()}
+    source = open_tree(tmp_path, tree, allow_partial=True)
+    assert labels_of(source, VAL) == {f"{i:05}": str(i % 3) for i in range(9)}
+    assert any("Meta" in line for line in source.unused), source.unused
