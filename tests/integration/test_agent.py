@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_jobs import wait
 from matrix import with_slow_rest
 
 from conf import compose, schema
@@ -20,22 +21,6 @@ from conf.schema import Launch
 from infra import store
 from infra.launch import command, local
 from infra.launch.local import Command, LocalJob
-
-
-def until(what: Callable[[], object], seconds: float = 15) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def wait(job: LocalJob, seconds: float = 15) -> int:
-    assert until(lambda: local.poll(job) is not None, seconds)
-    code = local.poll(job)
-    assert code is not None
-    return code
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_jobs import until, wait
 
 from conf import compose, launch
 from conf.schema import Launch
@@ -123,15 +124,6 @@ def family(folder: Path, seconds: float = 120) -> Command:
     return python(folder, FAMILY, str(folder / "pids"), str(seconds))
 
 
-def until(what: Callable[[], object], seconds: float = 15) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def pids_of(folder: Path) -> list[int]:
     assert until((folder / "pids").exists)
     return [int(pid) for pid in (folder / "pids").read_text().split()]
@@ -139,13 +131,6 @@ def pids_of(folder: Path) -> list[int]:
 
 def gone(pids: list[int]) -> bool:
     return until(lambda: not any(proctable.born(pid) for pid in pids))
-
-
-def wait(job: LocalJob, seconds: float = 15) -> int:
-    assert until(lambda: local.poll(job) is not None, seconds)
-    code = local.poll(job)
-    assert code is not None
-    return code
 
 
 @pytest.fixture
