@@ -218,16 +218,16 @@ def described_champion(name: str) -> tuple[str, str]:
 
 
 def test_a_model_of_somebody_else_keeps_its_aliases_and_its_description(storage: str, services_dir: Path) -> None:
-    make_versions("of-others", 1, of_effnet=False)
+    make_versions("made-elsewhere", 1, of_effnet=False)
     with client.connection() as mlflow:
-        mlflow.update_registered_model("of-others", "a model for prices")
-        mlflow.set_registered_model_alias("of-others", "champion", "1")
-    for words in (["promote", "of-others/1", "--why", "x"], ["rollback", "of-others"]):
+        mlflow.update_registered_model("made-elsewhere", "a model for prices")
+        mlflow.set_registered_model_alias("made-elsewhere", "champion", "1")
+    for words in (["promote", "made-elsewhere/1", "--why", "x"], ["rollback", "made-elsewhere"]):
         done = effnet(services_dir, storage, *words)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: MLflow has a model of-others that is not effnet's"), done.stderr
+        assert done.stderr.startswith("error: MLflow has a model made-elsewhere that is not effnet's"), done.stderr
     with client.connection() as mlflow:
-        model = mlflow.get_registered_model("of-others")
+        model = mlflow.get_registered_model("made-elsewhere")
         assert (model.description, model.aliases, model.tags) == ("a model for prices", {"champion": "1"}, {})
 
 
