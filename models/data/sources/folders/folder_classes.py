@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -110,15 +109,23 @@ def _refuse_undecodable(classes: Collection[str], root: str) -> None:
             name.encode()
         except UnicodeEncodeError as error:
             raw = os.fsencode(name)
-            with suppress(UnicodeDecodeError):
+            if _is_utf8(raw):
                 raise ConfigError(
                     f"{root}: the class folder {raw.decode()} cannot be read in the locale's encoding, "
                     f"{sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8, and unset PYTHONUTF8 and PYTHONCOERCECLOCALE"
                 ) from error
             raise ConfigError(
-                f"{root}: the class folder {raw!r} has a name that is not "
-                "UTF-8; rename it, e.g. with convmv -f latin1 -t utf8 -r --notest FOLDER"
+                f"{root}: the class folder {raw!r} has a name that is not UTF-8; rename it, e.g. with "
+                "convmv -f latin1 -t utf8 -r --notest FOLDER"
             ) from error
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_classes(

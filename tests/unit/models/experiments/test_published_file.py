@@ -41,13 +41,13 @@ UNTOLD = "does not show whether it is timm's efficientnet"
 
 
 def read(
-    folder: Path, config: object, classes: int = 1000, file: str = "model.safetensors", **asked: Any
+    folder: Path, config: object, classes: int = 1000, file: str = "model.safetensors", **settings: Any
 ) -> PublishedFile:
     tensors = made_published.tensors(NAMES)
     tensors |= {"classifier.weight": torch.randn(classes, 1280), "classifier.bias": torch.zeros(classes)}
     safetensors.torch.save_file(tensors, folder / file)
     (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    return published_file.read(schema.Published(path=str(folder / file), **asked))
+    return published_file.read(schema.Published(path=str(folder / file), **settings))
 
 
 def prepared(**changes: Any) -> dict[str, Any]:
@@ -87,8 +87,8 @@ def test_what_it_states_is_no_guess(
 
 
 def test_the_settings_of_the_user_count_more(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"origin": "timm", "preprocessing": "advprop", "resolution": 300, "crop_pad": 0}
-    weights = read(tmp_path, CONFIG, **asked).weights
+    settings: dict[str, Any] = {"origin": "timm", "preprocessing": "advprop", "resolution": 300, "crop_pad": 0}
+    weights = read(tmp_path, CONFIG, **settings).weights
     assert (weights.origin, weights.model.preprocessing, weights.transform) == ("timm", "advprop", EvalTransform(0))
 
 

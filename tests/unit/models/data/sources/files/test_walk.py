@@ -28,9 +28,9 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_a_file_that_was_written_just_now_has_no_stamp(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stamps(folder) == {"c.jpg": walk.NO_STAMP, "cat/a.jpg": walk.NO_STAMP, "cat/b.jpg": walk.NO_STAMP}
     monkeypatch.setattr(walk, "RECENT_S", -HOUR_S)
-    found = stamps(folder)
-    assert walk.NO_STAMP not in found.values()
-    assert len(set(found.values())) == 3
+    present = stamps(folder)
+    assert walk.NO_STAMP not in present.values()
+    assert len(set(present.values())) == 3
 
 
 @pytest.mark.parametrize("change", ["size", "time", "inode"])
