@@ -60,7 +60,7 @@ MODELS = {
         "register public weights of timm, torchvision or lukemelas",
         examples=(
             "import published.path=tf_efficientnet_b3-e3bd6955.pth",
-            "evaluate model_ref=efficientnet-b3-timm@champion data=imagenet data.path=FOLDER",
+            "evaluate model_ref=efficientnet-b3-timm-tf@champion data=imagenet data.path=FOLDER",
         ),
         settings={
             "published.path=FILE": "state dict, .safetensors or .pth, local or s3://; each tensor must fit",
