@@ -19,7 +19,7 @@ RUNS = {
     ),
     "logs": Verb(
         "print what the workers of a job wrote",
-        examples=("logs 'train b3'",),
+        examples=("logs 'train b3 mnist5k'",),
         notes=(_RUN,),
         shared_settings=False,
         call="flows.cli.browse:logs",
@@ -55,7 +55,7 @@ RUNS = {
     ),
     "rerun": Verb(
         "run the command of a run again",
-        examples=("rerun 'train b3' recipe.epochs=4",),
+        examples=("rerun 'train b3 mnist5k' recipe.epochs=4",),
         notes=(
             _RUN,
             "Settings replace those of the run. The command is printed first; what is done is taken from the store, "
