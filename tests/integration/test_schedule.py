@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,12 @@ def register(run_dir: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def run_dir(services: Addresses, services_dir: Path) -> Path:
-    """A server with the deployments, and without a worker."""
+def run_dir(services: Addresses, services_dir: Path) -> Iterator[Path]:
+    """A server with the deployments, and without a worker; none of the nights starts under other tests."""
     register(services_dir)
-    return services_dir
+    yield services_dir
+    api = from_environment(os.environ)
+    schedule.write(api, replace(schedule.read(api), active=False))
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from PIL import Image
 
 from conf import compose
 from conf.data_set import EvalTransform
+from infra.services import deployments, schedule
+from infra.services.prefect_api import from_environment
 from infra.tracking import runs
 from models.data.sources.published import builtin
 from models.networks import export
@@ -30,6 +34,13 @@ def add_images(folder: Path, first: int, last: int) -> None:
         path = folder / f"digit-{digits.labels[number]}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.open(io.BytesIO(digits.read(number))).resize((32, 32)).save(path)
+
+
+def register_deployments(services_dir: Path) -> None:
+    """Registers the deployments with Prefect, the nights paused: theirs would start when the tests run at that time."""
+    api = from_environment(os.environ)
+    deployments.deploy(api, services_dir / "services", dict(os.environ))
+    schedule.write(api, replace(schedule.read(api), active=False))
 
 
 def register_base(name: str, storage: str, folder: Path) -> str:
