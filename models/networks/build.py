@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from conf import schema
 from conf.text import did_you_mean
@@ -112,7 +113,7 @@ def build_model(model: schema.Model, num_classes: int, *, dropout: float | None 
                 raise ConfigError(f"model.{key} applies to EfficientNet only; {model.name} does not support it")
         baseline = baselines.BASELINES[model.name]
         _check_resolution(model, baseline.resolution, baseline.smallest)
-        with torch.device(device):
+        with _undrawn() if device == "meta" else nullcontext(), torch.device(device):
             return baselines.build(model, num_classes, dropout)
     arch = resolve_architecture(model)
     if dropout is not None:
@@ -121,10 +122,26 @@ def build_model(model: schema.Model, num_classes: int, *, dropout: float | None 
         return EfficientNet(arch, num_classes, model.survival_prob)
 
 
+def _undrawn() -> AbstractContextManager[Any]:
+    """Returns a context in which no weight is drawn: on the meta device that imports torch's compiler, for seconds."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    drawing: set[Any] = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.nn.init.normal_, torch.nn.init.uniform_}
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function in drawing:
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    return Undrawn()
+
+
 def compute_cost(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
     """Returns ``(parameters, multiply_adds, resolution)`` of a configured network.
 
-    Arithmetic for the EfficientNet family; a baseline is built and run on the meta device once, then cached.
+    Arithmetic for the EfficientNet family; a baseline is built on the meta device and run without images, once.
     """
     if model.name in VARIANTS:
         arch = resolve_architecture(model)

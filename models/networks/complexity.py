@@ -1,4 +1,4 @@
-"""Exact parameter and multiply-add counts, from an architecture's numbers or by running a network on meta tensors.
+"""Exact parameter and multiply-add counts, from an architecture's numbers or by running a network on no images.
 
 Importing this module does not import torch, which would take most of the time of ``effnet plan``.
 
@@ -33,7 +33,7 @@ def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
     uncounted = {functional.batch_norm, functional.hardtanh, functional.relu, functional.silu}
 
     class Counter(TorchFunctionMode):
-        """Leaves out layers that are not counted and keep the shape: on the meta device they take most of the time."""
+        """Leaves out layers that are not counted and keep the shape, which would take most of the time."""
 
         multiply_adds = 0
 
@@ -42,18 +42,19 @@ def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
                 return args[0]
             result = function(*args, **(kwargs or {}))
             if function in (functional.conv2d, functional.linear):  # each output is a product with a row of weights
-                self.multiply_adds += result.numel() * args[1][0].numel()
+                self.multiply_adds += math.prod(result.shape[1:]) * args[1][0].numel()
             return result
 
     params = sum(p.numel() for p in network.parameters())
-    # Meta copies of the weights: the count needs shapes only, so a B7 takes no memory.
-    weights = {name: torch.empty_like(t, device="meta") for name, t in network.state_dict().items()}
+    # A batch without images needs shapes only: the weights are memory that is never touched, so a B7 takes none. The
+    # meta device would do as well, but its first convolution imports torch's compiler and sympy for three seconds.
+    weights = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in network.state_dict().items()}
     was_training = network.training
     network.eval()
     counter = Counter()
     try:
         with torch.no_grad(), counter:
-            torch.func.functional_call(network, weights, (torch.empty(1, 3, resolution, resolution, device="meta"),))
+            torch.func.functional_call(network, weights, (torch.empty(0, 3, resolution, resolution),))
     finally:
         network.train(was_training)
     return params, counter.multiply_adds

@@ -29,10 +29,19 @@ imported["a step"] = sorted(sys.modules)
 from models.networks.build import build_network
 
 imported["the networks"] = sorted(sys.modules)
-build_network("resnet18", device="meta")
+built = [build_network(name, device="meta") for name in ("resnet18", "squeezenet1_1", "efficientnet_b0")]
 imported["a network"] = sorted(sys.modules)
+
+from models.networks.complexity import count_model
+
+for network in built:
+    count_model(network, 64)
+imported["a count"] = sorted(sys.modules)
 print(json.dumps(imported))
 """
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +61,10 @@ def test_a_comparison_does_not_wait_for_the_import_of_all_of_scipy_s_statistics(
 def test_an_optimizer_is_made_without_importing_torch_s_compiler(imported: dict[str, list[str]]) -> None:
     """It takes longer than all else that a process has to import."""
     assert "torch._dynamo" not in imported["a step"]
+
+
+def test_a_network_is_counted_without_importing_torch_s_compiler(imported: dict[str, list[str]]) -> None:
+    assert not {"torch._dynamo", "sympy"} & set(imported["a count"])
 
 
 def test_pytorchcv_is_imported_file_by_file_and_only_when_needed(imported: dict[str, list[str]]) -> None:
