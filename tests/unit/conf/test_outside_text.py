@@ -223,6 +223,7 @@ def outcome(call: Callable[[], object]) -> str:
     return "" if "${" in value else value
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=150)
 @given(st.one_of(WORDS, WORDS.map(lambda word: f"{TEXT}\n{word}"), st.binary(max_size=40), JOBS))
 @example(TEXT.replace("data_name: x", "data_name: ${oc.env:EFFNET_CANARY}"))

@@ -158,6 +158,7 @@ def test_the_worker_gets_what_its_command_kept(tmp_path: Path, monkeypatch: pyte
     assert (env.get("PREFECT_PROFILE"), env["LANG"], env["PREFECT_API_URL"]) == (None, "C.UTF-8", "http://p")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", with_slow_rest(["TORCH_LOGS=nonsense", "TORCH_DISTRIBUTED_DEBUG=nonsense", "TORCH_LOGS_OUT=/proc/a/b"])
 )
@@ -167,6 +168,7 @@ def test_a_variable_with_which_torch_cannot_be_imported_is_refused_in_one_line(v
         check_torch({**os.environ, name: text})
 
 
+@pytest.mark.slow
 def test_variables_with_which_torch_can_be_imported_pass() -> None:
     check_torch({**os.environ, "TORCH_LOGS": "recompiles", "PYTORCH_JIT": "nonsense"})  # this one is not passed on
 

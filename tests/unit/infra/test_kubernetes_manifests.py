@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from checkout import ROOT
+from matrix import with_slow_rest
 
 from conf import compose
 
@@ -52,7 +53,7 @@ def container_of(manifests: Manifests, name: str) -> dict[str, Any]:
     return dict(container)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", with_slow_rest(VARIANTS))
 def test_the_manifests_pass_the_strict_schemas(variant: str, rendered: dict[str, Manifests]) -> None:
     for document in rendered[variant].values():
         kubernetes_validate.validate(document, "1.37", strict=True)

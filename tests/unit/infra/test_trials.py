@@ -30,6 +30,7 @@ def trained(trials: Trials, number: int) -> list[dict[str, object]]:
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_a_search_begun_again_in_another_process_s_place_proposes_what_an_undisturbed_one_does(
     tmp_path: Path, sampler: str
@@ -80,6 +81,7 @@ def test_a_trial_without_a_sign_of_life_is_lost_and_given_out_again_once(tmp_pat
     assert database.list_trials(trials)[dead.number].state == "abandoned"
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_process_of_this_machine_that_died_is_lost_at_once(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; import sys; sys.path.insert(0, str(Path(sys.argv[1])));"
@@ -92,6 +94,7 @@ def test_a_trial_of_a_process_of_this_machine_that_died_is_lost_at_once(tmp_path
     assert database.find_lost(database.list_trials(trials), time.time()) == [0]
 
 
+@pytest.mark.slow
 def test_refused_trials_teach_the_sampler(tmp_path: Path) -> None:
     """Five layers of 40 options are feasible; TPE comes to propose them more often than chance does."""
     space = {"x": tuple(range(40))}

@@ -305,8 +305,7 @@ def _train_and_test(
             (90, 20, 5, 5, 0.0),
             (600, 8, 3, 9, 0.05),  # folds x seeds
             (600, 8, 2, 2, 1.0),
-        ],
-        plain=2,
+        ]
     ),
 )
 def test_of_equally_good_learners_at_most_one_in_twenty_seems_better_over_folds(

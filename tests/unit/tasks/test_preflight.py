@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_set import MadeSet, write_set
+from matrix import with_slow_rest
 
 from conf import compose, overrides
 from infra.errors import ConfigError, DataError, NotFoundError
@@ -152,15 +153,24 @@ def test_a_study_that_can_reach_its_end_is_accepted(made: MadeSet, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        (["recipe.global_batch=192"], r"^recipe\.global_batch 192 is larger than the 160 training samples"),
-        (["architecture.recipe.global_batch=192"], r"^architecture\.recipe\.global_batch 192 is larger than the 160"),
-        (["transfer.recipe.global_batch=192"], r"^transfer\.recipe\.global_batch 192 is larger than the 160"),
-        (["architecture.target_multiply_adds=1e3"], "B0's own blocks break the search's constraints"),
-        (["architecture.storage=nosuch://host/x"], r"^architecture\.storage=nosuch://host/x: "),
-        (["latency.pairs=[{ours:efficientnet_b1,rival:resnet153}]"], "no network named 'resnet153'"),
-        (["scaling.points=[{network:b0,dimension:baseline}]"], "no network named 'b0'; did you mean 'efficientnet_b0'"),
-    ],
+    with_slow_rest(
+        [
+            (["recipe.global_batch=192"], r"^recipe\.global_batch 192 is larger than the 160 training samples"),
+            (
+                ["architecture.recipe.global_batch=192"],
+                r"^architecture\.recipe\.global_batch 192 is larger than the 160",
+            ),
+            (["transfer.recipe.global_batch=192"], r"^transfer\.recipe\.global_batch 192 is larger than the 160"),
+            (["architecture.target_multiply_adds=1e3"], "B0's own blocks break the search's constraints"),
+            (["architecture.storage=nosuch://host/x"], r"^architecture\.storage=nosuch://host/x: "),
+            (["latency.pairs=[{ours:efficientnet_b1,rival:resnet153}]"], "no network named 'resnet153'"),
+            (
+                ["scaling.points=[{network:b0,dimension:baseline}]"],
+                "no network named 'b0'; did you mean 'efficientnet_b0'",
+            ),
+        ],
+        plain=3,
+    ),
 )
 def test_what_a_later_part_of_a_study_would_refuse_is_refused(
     made: MadeSet, words: list[str], message: str, tmp_path: Path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import growing_folder
 import pytest
+from matrix import with_slow_rest
 
 from conf import compose, schema
 from flows.__main__ import main
@@ -78,19 +79,28 @@ def test_trainings_whose_results_are_stored_are_not_counted(tmp_path: Path, caps
 
 @pytest.mark.parametrize(
     ("protocol_words", "finals"),
-    [
-        ([], 1),
-        (
-            [
-                "transfer.lr_per_256=[0.1,0.2,0.3,0.4]",
-                "transfer.weight_decay=[0.0001]",
-                "transfer.rungs=[0.5]",
-                "transfer.keep=0.5",
-            ],
-            2,
-        ),
-        (["transfer.lr_per_256=[0.1,0.2]", "transfer.weight_decay=[0.0001]", "transfer.final_split=train+minival"], 1),
-    ],
+    with_slow_rest(
+        [
+            ([], 1),
+            (
+                [
+                    "transfer.lr_per_256=[0.1,0.2,0.3,0.4]",
+                    "transfer.weight_decay=[0.0001]",
+                    "transfer.rungs=[0.5]",
+                    "transfer.keep=0.5",
+                ],
+                2,
+            ),
+            (
+                [
+                    "transfer.lr_per_256=[0.1,0.2]",
+                    "transfer.weight_decay=[0.0001]",
+                    "transfer.final_split=train+minival",
+                ],
+                1,
+            ),
+        ]
+    ),
 )
 def test_a_fine_tuning_is_stored_if_its_source_and_all_that_train_to_the_end_are(
     protocol_words: list[str], finals: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -161,10 +161,12 @@ def new_process() -> list[str]:
     return shown.splitlines()
 
 
+@pytest.mark.slow
 def test_the_early_checks_leave_prefect_to_be_imported_after_its_variables_are_set(new_process: list[str]) -> None:
     assert new_process[:2] == ["train False", "reproduce False"]
 
 
+@pytest.mark.slow
 def test_events_that_a_stopped_prefect_does_not_take_are_not_printed(new_process: list[str]) -> None:
     assert new_process[2:] == ["False"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from matrix import with_slow_rest
 
 # A process of its own: Prefect reads its settings when it is imported.
 READ = """
@@ -20,7 +21,7 @@ print(settings.tasks.default_retries, settings.client.max_retries, settings.logg
 """
 
 
-@pytest.mark.parametrize("places", [[".env"], ["prefect.toml", "pyproject.toml"]])
+@pytest.mark.parametrize("places", with_slow_rest([[".env"], ["prefect.toml", "pyproject.toml"]]))
 def test_its_settings_in_the_working_folder_do_not_count(places: list[str], tmp_path: Path) -> None:
     settings = {
         ".env": "PREFECT_TASKS_DEFAULT_RETRIES=50\nPREFECT_CLIENT_MAX_RETRIES=abc\nPREFECT_LOGGING_LEVEL=nonsense\n",

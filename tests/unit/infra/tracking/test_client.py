@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from checkout import ROOT
 
 
+@pytest.mark.slow
 def test_mlflow_is_imported_without_warnings_where_python_drops_docstrings() -> None:
     argv = [
         sys.executable,

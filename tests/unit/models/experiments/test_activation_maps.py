@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import Tensor, nn
 
 from conf import schema
@@ -103,7 +104,9 @@ def test_without_a_class_the_most_probable_one_is_mapped() -> None:
     assert torch.equal(explanation.maps, activation_maps.explain(network, IMAGES, predicted).maps)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "seresnet50"])
+@pytest.mark.parametrize(
+    "name", with_slow_rest(["efficientnet_b0", "resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "seresnet50"])
+)
 def test_a_cams_mean_and_the_bias_are_the_logit(name: str) -> None:
     network = calibrated(name)
     nn.init.normal_(network.classifier.bias)
@@ -124,7 +127,7 @@ def test_each_image_gets_the_map_of_its_own_class() -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18"])
+@pytest.mark.parametrize("name", with_slow_rest(["efficientnet_b0", "resnet18"]))
 def test_on_a_mean_linear_head_grad_cam_is_the_positive_part_of_cam(name: str) -> None:
     network = calibrated(name)
     positions = network.features(IMAGES).shape[2:].numel()

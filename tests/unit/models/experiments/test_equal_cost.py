@@ -138,6 +138,7 @@ def test_seeds_that_disagree_leave_a_tie() -> None:
     assert "compound is not distinguished from resolution (+0.17 points" in verdict
 
 
+@pytest.mark.slow
 def test_larger_networks_of_the_family_are_compared_with_smaller_ones() -> None:
     names = ("efficientnet_b4", "efficientnet_b0", "mobilenetv1_100", "efficientnet_b2")
     points = ",".join(f"{{network:{name}}}" for name in names)

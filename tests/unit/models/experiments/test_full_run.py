@@ -80,6 +80,7 @@ def test_both_documents_have_the_sums_of_the_plan(planned: list[str]) -> None:
     assert shown == [f"{one:,.0f}" for one in (*hours, sum(hours))]
 
 
+@pytest.mark.slow
 def test_the_gates_of_the_document_are_those_of_the_plan_with_their_hours(planned: list[str]) -> None:
     section = PAGE[PAGE.index("## Gates") : PAGE.index("## Cost")]
     rows = re.findall(r"^\| (\d) \| ([^|]+) \| .* \| ([^|]+) \|$", section, re.MULTILINE)

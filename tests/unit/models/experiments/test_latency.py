@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import nn
 
 from conf import schema
@@ -29,7 +30,7 @@ SMALL = [
 IMAGES = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("model", SMALL, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", with_slow_rest(SMALL, plain=2), ids=lambda model: model.name)
 def test_a_folded_network_answers_as_before_without_any_batch_norm(model: schema.Model) -> None:
     network = latency.settle_batch_norm(model)
     before = {name: t.clone() for name, t in network.state_dict().items()}
@@ -130,6 +131,7 @@ def test_speedups_are_the_rivals_time_over_ours_and_times_are_beside_the_papers(
     json.dumps(dataclasses.asdict(part))
 
 
+@pytest.mark.slow
 def test_the_networks_are_the_papers_with_senet_at_320_pixels() -> None:
     models = list_networks(compose(["profile=laptop"]).latency)
     sides = {name: build_model(model, 1, device="meta").resolution for name, model in models.items()}

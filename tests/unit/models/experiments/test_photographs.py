@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkout import REAL_DATA
 from efficientnet_lite_pytorch import EfficientNet as Theirs
+from matrix import with_slow_rest
 
 from conf import schema
 from conf.data_set import EvalTransform
@@ -33,7 +34,7 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", with_slow_rest(PACKAGED))
 def test_logits_and_classes_are_those_of_another_implementation(name: str, tmp_path: Path) -> None:
     file = packaged.weights_path(name)
     public = checkpoint_file.read(file.read_bytes(), file.name)

@@ -10,6 +10,7 @@ import made_published
 import pytest
 import safetensors.torch
 import torch
+from matrix import with_slow_rest
 
 from conf import schema
 from conf.data_set import EvalTransform
@@ -56,26 +57,35 @@ def prepared(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("config", "origin", "preprocessing", "side", "transform"),
-    [
-        (CONFIG, "timm_tf", "imagenet", 224, EvalTransform()),
-        (prepared(**ADVPROP), "timm_tf", "advprop", 224, EvalTransform()),
-        (PREPARATION | {"architecture": "efficientnet_b0"}, "timm", "imagenet", 224, EvalTransform()),  # older files
-        (
-            prepared(crop_pct=0.9, test_input_size=[3, 256, 256], test_crop_pct=1.0)
-            | {"architecture": "efficientnet_b0"},
-            "timm",
-            "imagenet",
-            256,
-            EvalTransform(0),
-        ),
-        (
-            prepared(input_size=[3, 300, 300], crop_pct=0.904, interpolation="bilinear", crop_mode="squash"),
-            "timm_tf",
-            "imagenet",
-            300,
-            EvalTransform(31, "bilinear", "squash"),
-        ),
-    ],
+    with_slow_rest(
+        [
+            (CONFIG, "timm_tf", "imagenet", 224, EvalTransform()),
+            (prepared(**ADVPROP), "timm_tf", "advprop", 224, EvalTransform()),
+            (
+                PREPARATION | {"architecture": "efficientnet_b0"},
+                "timm",
+                "imagenet",
+                224,
+                EvalTransform(),
+            ),  # older files
+            (
+                prepared(crop_pct=0.9, test_input_size=[3, 256, 256], test_crop_pct=1.0)
+                | {"architecture": "efficientnet_b0"},
+                "timm",
+                "imagenet",
+                256,
+                EvalTransform(0),
+            ),
+            (
+                prepared(input_size=[3, 300, 300], crop_pct=0.904, interpolation="bilinear", crop_mode="squash"),
+                "timm_tf",
+                "imagenet",
+                300,
+                EvalTransform(31, "bilinear", "squash"),
+            ),
+        ],
+        plain=2,
+    ),
 )
 def test_what_it_states_is_no_guess(
     config: dict[str, Any], origin: str, preprocessing: str, side: int, transform: EvalTransform, tmp_path: Path
@@ -107,12 +117,15 @@ def test_names_of_another_number_of_classes_are_not_used(tmp_path: Path, caplog:
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [
-        (CONFIG | {"architecture": "efficientnet_b3"}, "is of efficientnet_b3, the tensors are of efficientnet_b0"),
-        ("{", "config.json is no JSON, and is not used"),
-        ({"model_type": "efficientnet"}, ""),
-        ("[]", ""),
-    ],
+    with_slow_rest(
+        [
+            (CONFIG | {"architecture": "efficientnet_b3"}, "is of efficientnet_b3, the tensors are of efficientnet_b0"),
+            ("{", "config.json is no JSON, and is not used"),
+            ({"model_type": "efficientnet"}, ""),
+            ("[]", ""),
+        ],
+        plain=2,
+    ),
 )
 def test_one_of_another_network_or_tool_is_not_used(
     config: object, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -129,14 +142,23 @@ def test_one_beside_a_file_of_another_name_may_be_of_another_network(tmp_path: P
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [
-        (prepared(mean=[0.7, 0.5, 0.5]), r"pixels of the mean \[0.7, 0.5, 0.5\] .* published.preprocessing=imagenet"),
-        (prepared(crop_mode="border"), "effnet has no crop_mode border: set published.crop_mode to center or squash"),
-        (prepared(interpolation="lanczos"), "effnet has no interpolation lanczos"),
-        (prepared(input_size=[3, 224, 320]), r"are no squares: set published\.resolution"),
-        (CONFIG | {"model_args": {"act_layer": "relu", "drop_rate": 0.2}}, "was made with act_layer, with which"),
-        (CONFIG | {"global_pool": "max"}, "was made with global_pool, with which it computes other things"),
-    ],
+    with_slow_rest(
+        [
+            (
+                prepared(mean=[0.7, 0.5, 0.5]),
+                r"pixels of the mean \[0.7, 0.5, 0.5\] .* published.preprocessing=imagenet",
+            ),
+            (
+                prepared(crop_mode="border"),
+                "effnet has no crop_mode border: set published.crop_mode to center or squash",
+            ),
+            (prepared(interpolation="lanczos"), "effnet has no interpolation lanczos"),
+            (prepared(input_size=[3, 224, 320]), r"are no squares: set published\.resolution"),
+            (CONFIG | {"model_args": {"act_layer": "relu", "drop_rate": 0.2}}, "was made with act_layer, with which"),
+            (CONFIG | {"global_pool": "max"}, "was made with global_pool, with which it computes other things"),
+        ],
+        plain=2,
+    ),
 )
 def test_what_the_network_here_would_do_otherwise_is_refused(
     config: dict[str, Any], message: str, tmp_path: Path

@@ -55,6 +55,7 @@ def network(tmp_path: Path) -> Network:
     return Network(module, made)
 
 
+@pytest.mark.slow
 def test_the_file_computes_in_integers_and_states_both_accuracies(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_the_file_computes_in_integers_and_states_both_accuracies(
     assert compared.top1 == pytest.approx(100 * right / 60)
 
 
+@pytest.mark.slow
 def test_a_file_that_loses_more_than_is_allowed_is_not_written(network: Network, tmp_path: Path) -> None:
     path, made = tmp_path / "int8.onnx", network.data
     refusal = r"int8 loses .* points of 100\.00 % top-1 on 60 images of val, allowed are -1; int8\.onnx is not written"

@@ -6,6 +6,7 @@ from typing import Any
 
 import made_results
 import pytest
+from matrix import with_slow_rest
 
 from conf.compose import OverrideError, compose
 from conf.schema import Config, Model, Point
@@ -42,7 +43,7 @@ OFF = {
 }
 
 
-@pytest.mark.parametrize("row", PRINTED, ids=lambda row: f"{row.base} {row.method}")
+@pytest.mark.parametrize("row", with_slow_rest(PRINTED, plain=6), ids=lambda row: f"{row.base} {row.method}")
 def test_every_row_of_tables_3_and_7_is_a_point_and_counts_what_is_printed(row: PaperScalingRow) -> None:
     (point,) = [point for point in paper_points() if study.printed(point) is row]
     off = at_paper_size(point)[1] / (row.flops_b * 1e9) - 1

@@ -66,6 +66,7 @@ STAGES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     stages=st.lists(STAGES, min_size=1, max_size=3),

@@ -38,6 +38,7 @@ def program(module: nn.Module) -> ExportedProgram:
     return formats.capture(module, CONFIG)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gives_the_logits_for_any_number_of_images_and_describes_its_input(
     module: nn.Module, program: ExportedProgram, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_an_onnx_file_gives_the_logits_for_any_number_of_images_and_describes_it
     assert described == {"input": CONFIG["input"], "class_names": CONFIG["class_names"]}
 
 
+@pytest.mark.slow
 def test_a_torch_export_file_gives_the_logits_for_any_number_of_images(
     module: nn.Module, program: ExportedProgram, tmp_path: Path
 ) -> None:
@@ -66,6 +68,7 @@ def test_a_torch_export_file_gives_the_logits_for_any_number_of_images(
     )
 
 
+@pytest.mark.slow
 def test_a_file_whose_logits_differ_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 3)).eval().requires_grad_(False)
     monkeypatch.setattr(export, "logits", lambda *_: np.full(3, 1e3, np.float32))

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -38,12 +39,14 @@ def step(net: Network, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "padding", "resolution"),
-    [
-        ("efficientnet_b0", "symmetric", 0.15),
-        ("efficientnet_b0", "same", 0.15),
-        ("efficientnet_b4", "symmetric", 0.15),
-        ("efficientnet_lite0", "symmetric", 0.25),
-    ],
+    with_slow_rest(
+        [
+            ("efficientnet_b0", "symmetric", 0.15),
+            ("efficientnet_b0", "same", 0.15),
+            ("efficientnet_b4", "symmetric", 0.15),
+            ("efficientnet_lite0", "symmetric", 0.25),
+        ]
+    ),
 )
 def test_the_whole_network_is_as_close_to_float64_as_torchs_layers_are(
     name: str, padding: str, resolution: float, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from matrix import with_slow_rest
 
 from conf import compose, schema
 from infra.errors import ConfigError
@@ -60,7 +61,7 @@ SIZES = [
 SEARCHED = ["r1_k3_s22_e1_i32_o16_se0.25", "r3_k5_s22_e6_i16_o24_se0_noskip", "r2_k3_s11_e4_i24_o24_se0"]
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", with_slow_rest([False, True]))
 @pytest.mark.parametrize(
     "model",
     [

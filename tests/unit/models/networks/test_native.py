@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from matrix import with_slow_rest
 from torch import Tensor
 
 from models.networks import native
@@ -66,7 +67,7 @@ def convolutions(kernel: int, stride: int, tensorflow: bool) -> list[tuple[ConvS
 
 @pytest.mark.parametrize("tensorflow", [False, True], ids=["symmetric", "same"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("kernel", with_slow_rest([3, 5, 7], plain=2))
 def test_a_depthwise_convolution_and_its_gradients_agree_with_float64(
     layers: Layers, kernel: int, stride: int, tensorflow: bool
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet as Lukemelas
 from made_photographs import FILES, PHOTOGRAPHS, SHOWN
+from matrix import with_slow_rest
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ RECORDED: dict[str, Any] = json.loads(made_photographs.REFERENCE.read_text())
 ENCODED = {name: packaged.photograph(name) for name in PHOTOGRAPHS}
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 BIG = {"efficientnet_b4", "efficientnet_b5"}  # seconds for an image
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] if file.variant in BIG else []) for name, file in FILES.items()]
+NAMES = with_slow_rest(sorted(FILES, key=lambda name: FILES[name].variant in BIG))
 
 
 @functools.cache

@@ -68,7 +68,7 @@ def logits(converted: pretrained.PretrainedWeights, images: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------- what it answers
 
 
-@pytest.mark.parametrize("origin", ["timm", "timm_tf", "torchvision"])
+@pytest.mark.parametrize("origin", with_slow_rest(["timm", "timm_tf", "torchvision"]))
 def test_b0_answers_as_in_the_network_that_the_weights_are_of(origin: str) -> None:
     tensors = kept(origin.removesuffix("_tf"))
     request = schema.Published(origin=origin, preprocessing="imagenet")
@@ -109,14 +109,17 @@ def test_every_tensor_arrives_unchanged_at_one_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key_map", "name"), [(d, n) for d in (TIMM, TORCHVISION) for n in REFERENCE["digests"][d.name]]
+    ("key_map", "name"),
+    with_slow_rest([(d, n) for d in (TIMM, TORCHVISION) for n in REFERENCE["digests"][d.name]], plain=6),
 )
 def test_every_name_and_shape_of_every_variant_is_theirs(key_map: Any, name: str) -> None:
     ours = pretrained._expected_tensors(key_map, schema.Model(name=name), 1000).values()
     assert made_published.digest((key, list(shape)) for key, shape in ours) == REFERENCE["digests"][key_map.name][name]
 
 
-@pytest.mark.parametrize("member", [*(f"b{phi}" for phi in range(9)), *(f"lite{size}" for size in range(5))])
+@pytest.mark.parametrize(
+    "member", with_slow_rest([*(f"b{phi}" for phi in range(9)), *(f"lite{size}" for size in range(5))], plain=2)
+)
 def test_every_name_and_shape_of_lukemelas_is_theirs(member: str) -> None:
     with torch.device("meta"):
         theirs = Lukemelas.from_name(f"efficientnet-{member}").state_dict()
@@ -139,7 +142,7 @@ def test_the_shapes_of_a_network_are_taken_from_one_that_is_built_once(monkeypat
     assert len(built) == len({repr(model) for model in built})
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", with_slow_rest(VARIANTS, plain=4))
 def test_a_variant_is_recognized_by_its_tensors_alone(name: str) -> None:
     tensors = {
         key: torch.empty(shape, device="meta")
@@ -667,6 +670,7 @@ def test_of_a_whole_model_the_line_says_how_to_save_its_tensors(held: Any, is_zi
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_export_is_named() -> None:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), buffer)

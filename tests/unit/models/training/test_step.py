@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import nn
 
 from conf import schema
@@ -191,7 +192,7 @@ def test_out_of_memory_is_not_tried_again_where_other_ranks_wait_in_the_same_pas
     assert not state.network.recompute
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
+@pytest.mark.parametrize("optimizer", with_slow_rest(["rmsprop", "adamw"]))
 def test_training_lowers_the_loss(optimizer: str) -> None:
     stepper, _ = build_stepper(
         job(optimizer=optimizer, lr_per_256=0.1 if optimizer == "rmsprop" else 0.05, dropout=0.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import made_results
 import pytest
+from matrix import with_slow_rest
 
 from conf.compose import compose
 from conf.schema import Config
@@ -101,6 +102,7 @@ def test_a_search_trains_as_many_as_asked_for_b0_first_and_lists_what_it_refused
     assert asyncio.run(propose(config, search)) is None
 
 
+@pytest.mark.slow
 def test_a_search_cut_in_two_asks_for_the_same_trials(tmp_path: Path, config: Config) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     answers: list[Any] = [result(80.0), result(85.0), result(90.0), result(70.0)]
@@ -112,6 +114,7 @@ def test_a_search_cut_in_two_asks_for_the_same_trials(tmp_path: Path, config: Co
     assert len(rest) == 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path: Path, config: Config) -> None:
     search = started(tmp_path, config)
 
@@ -128,7 +131,7 @@ def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path
     assert first.number not in [trial.number for trial in found.trials]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", with_slow_rest(["tpe", "nsga2"]))
 def test_a_proposal_with_the_network_of_an_earlier_trial_is_proposed_anew(tmp_path: Path, sampler: str) -> None:
     """By the same blocks or, at the size of the search, after rounding; also while the first is still in training."""
     config = compose(["profile=laptop", "architecture.trials=4", f"architecture.sampler={sampler}"])

@@ -109,6 +109,7 @@ def without_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_module, "_has_onnx", lambda: False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_exports")
 def test_the_latency_of_a_version_is_compared_with_that_of_the_champion(tmp_path: Path) -> None:
     write_network(tmp_path / "champion", 0.1, 32)
@@ -163,6 +164,7 @@ def test_a_process_that_ends_without_a_result_is_no_verdict_on_the_version(
         run_trial(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_module_of_the_users_folder_is_not_imported_in_place_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

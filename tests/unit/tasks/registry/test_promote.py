@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matrix import with_slow_rest
 
 from conf.nightly import RULES, Nightly
 from infra.errors import ArtifactError
@@ -253,7 +254,7 @@ def test_a_challenger_that_is_surer_than_it_is_right_is_refused_by_its_calibrati
     assert verdict.reason.endswith(f": not promoted, {fault}")
 
 
-@pytest.mark.parametrize("n", [60, 2000])
+@pytest.mark.parametrize("n", with_slow_rest([60, 2000]))
 def test_networks_of_equal_calibration_are_not_refused_by_it(n: int) -> None:
     labels = LABELS[:n]
     limits = Nightly(calibration_margin=0 if n > 1000 else 5)

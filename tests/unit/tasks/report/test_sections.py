@@ -506,6 +506,7 @@ def test_odd_parts_break_nothing(odd: Any) -> None:
     Page(render_stored({}, dict.fromkeys(("scaling", "architecture", "transfer", "maps", "latency"), odd)))
 
 
+@pytest.mark.slow
 def test_no_missing_key_of_a_part_breaks_the_page() -> None:
     for name, part in made_parts.everything().items():
         lists = [key for key, value in part.items() if isinstance(value, list) and value and isinstance(value[0], dict)]

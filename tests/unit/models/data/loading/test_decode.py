@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkout import REAL_DATA
+from matrix import with_slow_rest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -102,7 +103,7 @@ def test_every_backend_gives_pillow_s_pixels_for_any_box(kind: str, side: int, u
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real images: {REAL.name} is not beside the checkout")
-@pytest.mark.parametrize("using", ["native", "simplejpeg"])
+@pytest.mark.parametrize("using", with_slow_rest(["native", "simplejpeg"]))
 def test_real_images_have_pillow_s_pixels(using: str) -> None:
     agree, plain = [], []
     for data in real_images(60):

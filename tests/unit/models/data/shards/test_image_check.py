@@ -157,6 +157,7 @@ def test_an_unusable_image_is_excluded_with_a_reason_of_one_line(case: str) -> N
             fill(np.zeros((1, 8, 8, 3), np.uint8), [data], np.array([[0, 0, 1, 1]], np.int32), np.zeros(1, np.bool_))
 
 
+@pytest.mark.slow
 def test_decompression_bombs_are_excluded_within_seconds_and_half_a_gigabyte(tmp_path: Path) -> None:
     bombs = (png_bomb(50_000), png_bomb(8_000, rows=2_000), with_exif(40_000_000)[:39_000_000])
     for number, bomb in enumerate(bombs):

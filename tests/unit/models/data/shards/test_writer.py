@@ -430,6 +430,7 @@ def test_a_manifest_without_all_its_shards_is_not_written(images: Path, tmp_path
     assert not store.exists(layout.manifest_uri)
 
 
+@pytest.mark.slow
 def test_the_digits_are_stored_with_their_original_pixels(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 

@@ -360,6 +360,7 @@ def test_every_parameter_gets_a_gradient() -> None:
         assert parameter.grad.any(), name
 
 
+@pytest.mark.slow
 def test_the_gate_scales_each_channel_between_nothing_and_itself() -> None:
     torch.manual_seed(0)
     gate = SqueezeExcite(6, 2)

@@ -66,6 +66,7 @@ def test_both_paddings_start_from_the_same_weights_and_answer_differently() -> N
     assert not torch.allclose(symmetric, same)
 
 
+@pytest.mark.slow
 def test_it_is_exported_with_any_batch_and_keeps_the_memory_order() -> None:
     layer = ConvNorm(3, 4, 3, 2, convolution=SameConv2d).eval()
     batch = torch.export.Dim("batch", min=1)

@@ -244,6 +244,7 @@ def test_an_archive_is_decompressed_once_and_again_after_a_change(tmp_path: Path
     assert archive.open_files(str(path), ()).read(0) == b"two!"
 
 
+@pytest.mark.slow
 def test_only_one_of_several_processes_decompresses(tmp_path: Path, scratch: Path) -> None:
     path = tmp_path / "x.tgz"
     path.write_bytes(gzip.compress(tar_of({"1.jpg": os.urandom(3_000_000)})))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checkout import REAL_DATA
 from made_archives import data_settings, set_counts, write_archive, write_tree
+from matrix import with_slow_rest
 from PIL import Image
 
 from infra.errors import ConfigError, DataError
@@ -178,6 +179,7 @@ def extracted(archives: Path, root: Path, val_in_classes: bool) -> Path:
     return write_tree(root, files)
 
 
+@pytest.mark.slow
 def test_an_extracted_tree_is_the_same_source(mini: Path, tmp_path: Path, devkit: Devkit) -> None:
     tree = extracted(mini, tmp_path / "tree", val_in_classes=True)
     for wnid in devkit.wnids:  # labels need no devkit, but not every class has one of the 300 images
@@ -252,6 +254,7 @@ def test_another_devkit_is_refused(tmp_path: Path) -> None:
         open_source(data_settings("imagenet", root, allow_partial=True))
 
 
+@pytest.mark.slow
 @real_images
 def test_tiny_imagenet_has_its_annotated_val() -> None:
     source = open_source(data_settings("tiny_imagenet", REAL / "tiny-imagenet-20x550.tar.xz", allow_partial=True))
@@ -303,7 +306,7 @@ def ten_classes(name: str, missing: int = 0) -> dict[str, bytes]:
     return files | {f"{name}2-160/noisy_{name}.csv": b"path,noisy_labels_0\n"}
 
 
-@pytest.mark.parametrize("name", ["imagenette", "imagewoof"])
+@pytest.mark.parametrize("name", with_slow_rest(["imagenette", "imagewoof"]))
 def test_ten_classes_open_from_their_archive(name: str, tmp_path: Path) -> None:
     write_archive(tmp_path / f"{name}2-160.tgz", ten_classes(name))
     source = open_source(data_settings(name, tmp_path))
