@@ -25,7 +25,7 @@ _COUNTS: dict[tuple[str, int], tuple[int, int, int]] = {}  # a report, its plan 
 
 
 def network_names() -> tuple[str, ...]:
-    """All names that ``build_network`` accepts: the EfficientNet family and the baselines of the related work."""
+    """All names that ``schema.Model`` may have: the EfficientNet family and the baselines of the related work."""
     from models.networks.baselines import BASELINES
 
     return (*VARIANTS, *BASELINES)
@@ -79,17 +79,6 @@ def _check_resolution(model: schema.Model, base: int, smallest: int) -> None:
         )
 
 
-def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> Network:
-    """Builds a network at the paper's size, randomly initialized from torch's global generator.
-
-    Args:
-        name: A name from ``network_names()``, e.g. ``efficientnet_b3``.
-        num_classes: Width of the classifier.
-        device: Device on which the weights are created; ``meta`` suffices for counting.
-    """
-    return build_model(schema.Model(name=name), num_classes, device=device)
-
-
 def build_model(model: schema.Model, num_classes: int, *, dropout: float | None = None, device: str = "cpu") -> Network:
     """Builds a network with the configured width, depth and resolution multipliers.
 
@@ -97,7 +86,7 @@ def build_model(model: schema.Model, num_classes: int, *, dropout: float | None 
         model: Network name and its multipliers.
         num_classes: Width of the classifier.
         dropout: Dropout rate that replaces the network's default, if given.
-        device: Device on which the weights are created.
+        device: Device on which the weights are created; ``meta`` suffices for counting.
 
     Raises:
         ConfigError: unknown network, missing library, an option the network does not support, or too small an image.

@@ -26,10 +26,12 @@ for rule in (AdamW(), SGD(), TFRMSProp()):
     Optimizer(rule, {"all": (torch.ones(3), torch.ones(3), 0.0)}, 0.1).step()
 imported["a step"] = sorted(sys.modules)
 
-from models.networks.build import build_network
+from conf import schema
+from models.networks.build import build_model
 
 imported["the networks"] = sorted(sys.modules)
-built = [build_network(name, device="meta") for name in ("resnet18", "squeezenet1_1", "efficientnet_b0")]
+names = "resnet18", "squeezenet1_1", "efficientnet_b0"
+built = [build_model(schema.Model(name), 10, device="meta") for name in names]
 imported["a network"] = sorted(sys.modules)
 
 from models.networks.complexity import count_model

@@ -19,7 +19,7 @@ from infra.errors import ArtifactError, ConfigError
 from models.networks import export, weights
 from models.networks.baseline_classifiers import Baseline
 from models.networks.baselines import BASELINES
-from models.networks.build import build_model, build_network, compute_cost, feature_params, network_names
+from models.networks.build import build_model, compute_cost, feature_params, network_names
 
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
 
@@ -135,7 +135,7 @@ def test_logits_are_those_of_pytorchcv_with_the_same_weights(name: str, file: st
         if isinstance(module, nn.BatchNorm2d):  # away from 0 and 1
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.8, 1.2)
-    ours = build_network(name, CLASSES.get(name, 1000)).eval()
+    ours = build_model(schema.Model(name), CLASSES.get(name, 1000)).eval()
     tensors, state = list(rival.state_dict().values()), ours.state_dict()
     if len(state) == len(tensors) + 1:  # MobileNetV2's classifier has no bias there
         tensors.append(torch.zeros_like(state["classifier.bias"]))
@@ -221,7 +221,7 @@ def test_a_network_keeps_its_own_dropout_unless_the_recipe_has_one() -> None:
 
 def test_squeezenet_starts_with_small_logits() -> None:
     torch.manual_seed(0)
-    logits = build_network("squeezenet1_1", 10)(images(4, 64))
+    logits = build_model(schema.Model("squeezenet1_1"), 10)(images(4, 64))
     assert logits.min() >= 0
     assert logits.max() < 5
 
@@ -241,13 +241,13 @@ def test_a_missing_library_is_one_line_that_says_how_to_install_it(monkeypatch: 
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "pytorchcv", None)
     with pytest.raises(ConfigError, match=r"^[^\n]*pip install --no-deps pytorchcv==0\.0\.74$"):
-        build_network("resnet18")
+        build_model(schema.Model("resnet18"), 1000)
     assert compute_cost(schema.Model(), 1000)[0] == 5_288_548  # our own do without it
 
 
 def test_an_unknown_network_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet50'"):
-        build_network("resnet-50")
+        build_model(schema.Model("resnet-50"), 1000)
 
 
 def test_too_small_an_image_is_refused_before_anything_is_built() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from conf import schema
 from infra.errors import ConfigError
-from models.networks.build import build_model, build_network, compute_cost, network_names
+from models.networks.build import build_model, compute_cost, network_names
 from models.networks.complexity import count_model
 from models.networks.efficientnet.blocks import MBConv, SqueezeExcite, StochasticDepth
 from models.networks.efficientnet.network import EfficientNet
@@ -108,7 +108,7 @@ def test_parameters_without_the_classifier_are_those_of_the_transfer_table(membe
     ],
 )
 def test_b0_has_the_known_size_at_each_class_count(classes: int, params: int) -> None:
-    network = build_network("efficientnet_b0", classes, device="meta")
+    network = build_model(schema.Model("efficientnet_b0"), classes, device="meta")
     assert sum(p.numel() for p in network.parameters()) == params
 
 
@@ -133,7 +133,7 @@ def test_multipliers_scale_the_configured_network() -> None:
 
 def test_an_unknown_network_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'efficientnet_b3'"):
-        build_network("efficientnet-b3")
+        build_model(schema.Model("efficientnet-b3"), 1000)
 
 
 def test_b0_squeezes_to_a_quarter_of_each_block_s_input() -> None:
