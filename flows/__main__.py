@@ -162,6 +162,8 @@ def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
     name, equals, value = option.lstrip("-").partition("=")
     if takers := [other for other, entry in verbs.VERBS.items() if name in {*entry.options, *entry.switches}]:
         return f"effnet {verb} has no option --{name}, which belongs to effnet {', '.join(takers)}"
+    if name in (*_COMMON, *FLAGS):
+        return f"effnet {verb} has no option --{name}"
     if not equals:
         after = next((word for before, word in itertools.pairwise(words) if before == option), "")
         value = "VALUE" if not after or "=" in after or after.startswith("-") else after

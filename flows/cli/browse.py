@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from flows.cli.command import Command, announce, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError, NotFoundError
 from infra.launch.local import LOG_OBJECT
+from infra.tracking.registry import WEIGHTS_TAG
 from tasks.metrics import RESULT_METRICS, RESULT_TAGS
 
 if TYPE_CHECKING:
@@ -183,13 +184,15 @@ def _resolve(command: Command, word: str) -> tuple[str, RunRecord]:
         version = registry.resolve_version(word)
         if not version.run_id:
             raise ConfigError(f"{word} has no run that made it, so there is nothing to compare")
-        return f"{version.name}/{version.version}", queries.read_run(version.run_id)
+        run = queries.read_run(version.run_id)
+        weights = {key: value for key, value in version.tags.items() if key == WEIGHTS_TAG}
+        return f"{version.name}/{version.version}", replace(run, tags={**run.tags, **weights})
     run = queries.find_run(command.config.experiment, word)
     return run.name, run
 
 
 def _provenance(run: RunRecord) -> dict[str, str]:
-    kept = PROVENANCE + tuple(key for key in run.tags if key.startswith("machine."))
+    kept = PROVENANCE + tuple(key for key in run.tags if key.startswith("machine.") or key == WEIGHTS_TAG)
     return {key: run.tags.get(key, "") for key in kept}
 
 

@@ -10,6 +10,8 @@ from flows.cli.command import Command, print_json, show
 from infra.errors import ConfigError
 from infra.services import stack
 
+_OF_SERVICES = ("AWS_", "MLFLOW_", "PREFECT_")
+
 
 def up(command: Command) -> int:
     """Starts the embedded services, or finds them, and prints their addresses."""
@@ -44,8 +46,12 @@ def print_environment(command: Command) -> int:
     """Prints what makes Prefect, MLflow and boto3 of a shell use our services: ``eval "$(effnet env)"``."""
     from flows import configure
 
+    before = set(os.environ)
     environment = connect(command, "s3", "prefect", "mlflow")
     environment |= configure.worker_environment(command.config, command.overrides)
+    for name in sorted(before - set(os.environ)):
+        if name.startswith(_OF_SERVICES):  # as AWS_PROFILE: no profile exists without ~/.aws/config
+            print(f"unset {name}")
     for name, value in sorted(environment.items()):
         print(f"export {name}={shlex.quote(value)}")
     return 0

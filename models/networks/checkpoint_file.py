@@ -332,8 +332,8 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
         log.info("%s: the weights are taken from %s", file, min(nested))
         return nested[min(nested)]
     if averaged and plain:
-        both = "published.weights=model takes the other" if chosen is averaged else "published.weights=ema does"
-        log.info("%s: the weights are taken from %s; %s", file, chosen[0], both)
+        kind, other = ("model", plain[0]) if chosen is averaged else ("ema", averaged[0])
+        log.info("%s: the weights are taken from %s; published.weights=%s takes %s", file, chosen[0], kind, other)
     else:
         log.info("%s: the weights are taken from %s", file, chosen[0])
     return _select(content[chosen[0]], file, None)

@@ -59,6 +59,9 @@ def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None
         named = f"the network is under {prefix}; {len(others)} other tensors are skipped, as {others[0]}"
     else:
         named = f"every name begins with {prefix}, which a wrapper has added; it is removed"
+    if averaged and plain:
+        kind, other = ("model", plain[0]) if chosen is averaged else ("ema", averaged[0])
+        named += f"; published.weights={kind} takes {other}"
     log.info("%s: %s", base_name(file), named)
     return {
         key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix) or key in head

@@ -97,7 +97,8 @@ def imported_card(
     )
     params, multiply_adds = (f"{int(source[key]):,}" for key in ("params", "multiply_adds"))
     network = {"parameters": params, "multiply-adds": multiply_adds, "padding": source["padding"]}
-    lineage = {"file": source["source"], "sha256 of the file": source["source_sha256"], "license": license_name}
+    lineage = {"file": source["source"], "sha256 of the file": source["source_sha256"]}
+    lineage |= {"weights of the file": source["weights"], "license": license_name}
     sections = [
         ("Network", _table(("", ""), network.items())),
         ("Input", _input(int(source["resolution"]), transform)),

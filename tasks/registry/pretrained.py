@@ -69,6 +69,7 @@ def _import(config: schema.Config, parent_run: str = "") -> Registered:
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, file.uri, file.sha256) | {CLASS_NAMES: file.class_source}
+    source_tags["weights"] = options.weights or "the average, if the file has one"
     log.info(
         "importing %s of %s as %s: %s parameters, %d classes, %s px",
         weights.model.name,
@@ -81,7 +82,8 @@ def _import(config: schema.Config, parent_run: str = "") -> Registered:
     usual = asdict(EvalTransform())
     crop = "".join(f"\n{key} {value}" for key, value in asdict(weights.transform).items() if value != usual[key])
     named = f"\nclasses {json.dumps(classes)}" if file.class_source == CLASSES_GIVEN else ""
-    key = work_key(f"import-{name}", f"{file.sha256}\n{compose.to_yaml(weights.model)}{crop}{named}")
+    kind = f"\nweights {options.weights}" if options.weights else ""
+    key = work_key(f"import-{name}", f"{file.sha256}\n{compose.to_yaml(weights.model)}{crop}{named}{kind}")
     tags = {"role": "import", **source_tags}
     parent = parent_run or None
     run = runs.start_run(config.experiment, f"import {name}", key, parent=parent, params=source_tags, tags=tags)

@@ -38,7 +38,7 @@ def words(mlflow_uri: str, services_dir: Path) -> list[str]:
         for name in ("browsed-b0", "browsed-b1"):
             mlflow.create_registered_model(name)
         for name, top1 in (("browsed-b0", "96.0"), ("browsed-b0", "97.0"), ("browsed-b1", "95.5")):
-            tags = {"dataset": "mnist5k", "top1": top1, "ci95": "1.21", **SIZES}
+            tags = {"dataset": "mnist5k", "top1": top1, "ci95": "1.21", "weights_sha256": top1[1] * 64, **SIZES}
             mlflow.create_model_version(name, "s3://effnet/none", run_id=made, tags=tags)
         mlflow.set_registered_model_alias("browsed-b0", "champion", "1")
     return [f"run_dir={services_dir}", "experiment=browsed"]
@@ -90,8 +90,15 @@ def test_two_runs_differ_in_their_settings_and_results(words: list[str], capsys:
     assert sections["settings"] == {"recipe.seed": ["0", "1"]}
     assert sections["results"] == {"val/top1": ["90", "91"]}
     assert "job_uri" in sections["provenance"]
-    same = show(capsys, "diff", "browsed-b0@champion", "browsed-b1/1", *words)
-    assert same == "browsed-b0/1 and browsed-b1/1 do not differ\n"
+    same = show(capsys, "diff", "browsed-b0@champion", "browsed-b0/1", *words)
+    assert same.endswith(" do not differ\n")
+
+
+def test_two_versions_differ_in_their_weights_though_not_in_their_runs(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = json.loads(show(capsys, "diff", "browsed-b0/1", "browsed-b0/2", "--json", *words))
+    assert sections == {"settings": {}, "provenance": {"weights_sha256": ["6" * 64, "7" * 64]}, "results": {}}
 
 
 def test_the_columns_of_a_comparison_are_named_so_that_they_can_be_told_apart(

@@ -21,6 +21,7 @@ from unittest import mock
 
 import owner_calls
 import pytest
+from checkout import ROOT
 
 from conf.schema import Services
 from infra import store
@@ -275,6 +276,20 @@ def wait_for(path: Path, run: str, services_dir: Path) -> None:
             state = owner_calls.prefect("GET", f"/flow_runs/{run}")[1]["state"]
             pytest.fail(f"{state}\n{processes.log_tail(services_dir / 'services', 'worker')}")
         time.sleep(0.2)
+
+
+def test_a_shell_with_a_profile_of_another_store_uses_ours_after_env(
+    services: stack.Addresses, services_dir: Path
+) -> None:
+    shell = """eval "$($PYTHON -m flows env run_dir=$RUN_DIR)" && $PYTHON -c '
+import boto3
+print([bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]])'"""
+    theirs = {"AWS_PROFILE": "company", "AWS_DEFAULT_PROFILE": "company", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    ours = {"PYTHON": sys.executable, "RUN_DIR": str(services_dir), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", shell], env={**os.environ, **theirs, **ours}, capture_output=True, text=True, timeout=120
+    )
+    assert "effnet" in done.stdout, done.stderr
 
 
 @pytest.mark.slow

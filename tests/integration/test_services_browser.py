@@ -102,7 +102,14 @@ DATA = Manifest("my_pets", ("cat", "dog"), "s" * 64, "original", SHARDS, np.zero
 RESULT = made_results.trained(model="efficientnet_b0", top1=75.0, n_val=20, class_correct=(10, 5), class_total=(10, 10))
 TRAINED = card.Trained("seen-b0/1", RESULT, schema.Job(kind="train"), DATA, "s3://b/manifest.json", "d" * 64, "", {})
 SOURCE = {"network": "efficientnet_b0", "origin": "timm_tf", "class_names": "unknown", "padding": "same"}
-SOURCE |= {"source": "s3://b/w", "source_sha256": "e" * 64, "params": "5", "multiply_adds": "6", "resolution": "224"}
+SOURCE |= {
+    "weights": "ema",
+    "source": "s3://b/w",
+    "source_sha256": "e" * 64,
+    "params": "5",
+    "multiply_adds": "6",
+    "resolution": "224",
+}
 
 
 @pytest.fixture(scope="module")

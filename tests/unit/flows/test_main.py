@@ -101,6 +101,8 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
             "no option '--config-dir=/x'; files of settings are those of conf/, chosen as pr",
         ),
         (["train", "--ledge"], "no option '--ledge'; did you mean --ledger?"),
+        (["models", "--dry-run"], "effnet models has no option --dry-run"),
+        (["models", "--ledger"], "effnet models has no option --ledger"),
         (["train", "--dry"], "no option '--dry'; did you mean --dry-run?"),
         (["export", "b0/1", "--format", "onnx"], "no option '--format'; did you mean --onnx?"),
         (

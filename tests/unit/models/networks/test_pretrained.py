@@ -343,6 +343,16 @@ def test_prefixes_that_wrappers_add_to_every_name_are_removed_and_logged(
     assert f"x.pth: every name begins with {prefix}, which" in caplog.text
 
 
+@pytest.mark.parametrize(("weights", "other"), [(None, "model takes model."), ("model", "ema takes ema_model.")])
+def test_of_two_networks_under_prefixes_the_line_says_how_the_other_is_taken(
+    weights: str | None, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = {f"{prefix}{key}": tensor for prefix in ("model.", "ema_model.") for key, tensor in lukemelas().items()}
+    with caplog.at_level("INFO", "effnet"):
+        pretrained.convert(both, schema.Published(classes=10, preprocessing="imagenet", weights=weights), "x.pth")
+    assert f"; published.weights={other}\n" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["head", "fc", "head.fc"])
 def test_a_classifier_beside_a_wrapped_network_is_read(name: str, caplog: pytest.LogCaptureFixture) -> None:
     plain, request = lukemelas(), schema.Published(classes=10, preprocessing="imagenet")
@@ -694,7 +704,8 @@ def test_of_a_checkpoint_with_both_the_average_or_the_raw_weights_are_taken(
     with caplog.at_level("INFO", "effnet"):
         content = checkpoint_file.read(saved(tmp_path, "checkpoint-3.pth.tar", held), "checkpoint-3.pth.tar", weights)
     assert {key: tensor.tolist() for key, tensor in content.items()} == {"a": [value, value]}
-    assert "the weights are taken from " + ("state_dict;" if weights == "model" else averaged) in caplog.text
+    taken, kind, other = ("state_dict", "ema", averaged) if weights == "model" else (averaged, "model", "state_dict")
+    assert f"the weights are taken from {taken}; published.weights={kind} takes {other}" in caplog.text
 
 
 @pytest.mark.parametrize(("weights", "value"), [(None, 1.0), ("ema", 1.0), ("model", 0.0)])

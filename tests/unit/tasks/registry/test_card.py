@@ -35,7 +35,7 @@ FULL = Trained(
     CardAnswers((Confusion(1, 0, 5, 10), Confusion(0, 1, 1, 12)), {CONFUSION_SVG: "<svg/>", SAMPLES_SVG: "<svg/>"}),
 )
 SOURCE = dict.fromkeys(("source", "source_sha256", "origin", "padding"), "x") | {"network": "efficientnet_b0"}
-SOURCE |= {"params": "5", "multiply_adds": "6", "resolution": "224", "class_names": "of ImageNet"}
+SOURCE |= {"params": "5", "multiply_adds": "6", "resolution": "224", "class_names": "of ImageNet", "weights": "ema"}
 VERSIONS = [
     Version("pets-b0", 1, "r", (), {"variant": "efficientnet_b0", "params": "7", "resolution": "24"}),
     Version(
