@@ -48,6 +48,7 @@ def _measure_commands(folder: Path) -> dict[str, float]:
         "effnet --help": _run(*EFFNET, "--help")[1],
         "effnet train --help": _run(*EFFNET, "train", "--help")[1],
         "effnet plan, eight variants": _run(*EFFNET, "plan", "profile=laptop")[1],
+        "effnet plan scaling": _run(*EFFNET, "plan", "scaling")[1],
         "a wrong setting is refused": _run(*EFFNET, *shard, "recipe.epoch=1", fails=True)[1],
     }
     try:
