@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import csv
-import itertools
+import codecs
 import json
 import re
 from collections import Counter
@@ -15,35 +14,66 @@ from typing import Any
 from conf.text import logger
 from infra import store
 from infra.errors import ConfigError, NotFoundError
+from models.data.sources.class_lines import read_lines, require_from_zero
 from models.data.sources.files.container import locate
 
 log = logger()
-# ``0 ant``, ``0,ant``, ``0: ant``, ``0. ant``, ``0) ant``, ``0 - ant``; 707-320 is a name.
-_NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s+[-=]\s+|[.)]\s+|\s*[:,;=]+\s*|\s+)(\S.*)", re.ASCII)
-_LINE_WITH_NUMBER = re.compile(r"(.*\S)(?:\s*[,;:=\t]\s*|\s+)(\d{1,6})", re.ASCII)
-# Keys under which tools save the names: of YOLO, timm, Transformers, torchvision and the features of Hugging Face.
-_NAMES = ("names", "classes", "class_names", "label_names", "id2label", "idx_to_class", "class_to_idx", "label2id")
-_BEGINNINGS = ("[", "{")
+# Keys under which tools save the names: of YOLO, timm, Transformers, torchvision, the features of Hugging Face, COCO.
+_NAMES = (
+    *("names", "classes", "class_names", "label_names", "id2label", "idx_to_class", "class_to_idx", "label2id"),
+    "categories",
+)
+_DEEPEST = 3  # keys above one of these
+_BEGINNINGS = ("[", "{", "(")
+# Of a list in Python or TOML, as CLASSES = ('ant', 'bee').
+_ASSIGNED = re.compile(r"^[A-Za-z_]\w*\s*(?::[^=\n]+)?=\s*[\[({]", re.MULTILINE)
 # Of label maps of TensorFlow's Object Detection API, whose name is an identifier where there is a display_name.
 _ITEM = re.compile(r"\bitem\s*\{([^{}]*)\}")
 _FIELD = re.compile(r"\b(id|name|display_name)\s*:\s*(?:(\d+)|\"([^\"]*)\"|'([^']*)')")
-_MARKUP = re.compile(r"</?\w[^<>]*>|---")
-_SETTING = re.compile(r"[A-Za-z_]\w*\s*=\s*\S.*")
+_ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # which begins as UTF-16 does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (b"", "utf-8-sig"),
+)
+_OTHERS = (
+    (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the file"),
+    (b"{\\rtf", "rich text of a word processor"),
+    (b"PK\x03\x04", "a zip, or a file of an office program"),
+    (b"\xd0\xcf\x11\xe0", "a file of an office program"),
+    (b"\x1f\x8b", "compressed by gzip"),
+    (b"\x93NUMPY", "an array of NumPy"),
+    (b"\x80", "a pickle, which is not read"),
+)
 _SHOWN = 60  # characters of a text in a message
 
 
 def read_small(path: str, key: str) -> str:
-    """Returns the text of a small file, local or ``s3://``; raises ConfigError if there is none of that name."""
+    """Returns the text of a small file, local or ``s3://``: UTF-8, or UTF-16 where its first bytes say so.
+
+    Raises:
+        ConfigError: There is none of that name, or it is no such text.
+    """
     location = locate(path)
     if not location.startswith("s3://") and Path(location).is_dir():
         raise ConfigError(f"{key} {path} is a folder, not a file")
     try:
         data = store.read(location if location.startswith("s3://") else f"file://{Path(location).resolve()}")
-        return data.decode("utf-8-sig")
     except NotFoundError as error:
         raise ConfigError(f"{key} {path} does not exist") from error
+    if other := next((what for signature, what in _OTHERS if data.startswith(signature)), ""):
+        raise ConfigError(f"{key} {path} is {other}{'' if ';' in other else '; save the names as text, one a line'}")
+    encoding = next(encoding for mark, encoding in _ENCODINGS if data.startswith(mark))
+    try:
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{key} {path} is not UTF-8 text: {error}") from error
+        raise ConfigError(
+            f"{key} {path} is not UTF-8 text: {error}; save it as UTF-8, e.g. with iconv -f latin1 -t utf8"
+        ) from error
+    if 3 * text.count("\0") > len(text):
+        raise ConfigError(f"{key} {path} looks like UTF-16 without its mark: save it as UTF-8, e.g. with iconv")
+    return text
 
 
 def read_class_names(path: str, key: str) -> list[str]:
@@ -61,27 +91,42 @@ def read_class_names(path: str, key: str) -> list[str]:
     text, where = read_small(path, key).strip(), f"{key} {path}"
     content = _parse(text, path, where)
     content = _unwrap(content) if isinstance(content, dict) else content
-    if isinstance(content, list) and content and all(isinstance(one, dict) for one in content):
-        content = _by_number(content)
+    if isinstance(content, set):
+        raise ConfigError(f"{where} is a set of Python, whose names have no order: write them as a list")
+    content = list(content) if isinstance(content, tuple) else content
+    if isinstance(content, list) and content:
+        content = _from_objects(content)
     names = _in_order(content, where) if isinstance(content, dict) else content
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list")
+        keys = f"; its keys are {', '.join(map(str, content))[:_SHOWN]}" * (
+            isinstance(content, dict) and len(content) > 0
+        )
+        raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list{keys}")
     if unprintable := [name for name in names if not name.isprintable()]:
         raise ConfigError(f"{where} holds other bytes than names of classes, as {unprintable[0][:_SHOWN]!r}")
+    if len(names) == 1:
+        log.warning("%s has the name of a single class, %r", where, names[0][:_SHOWN])
     if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
         log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
     return list(names)
 
 
-def _by_number(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the names of objects with a number and a name, as the categories of COCO, by number."""
-    numbers, names = ("id", "index", "label", "class_id"), ("name", "class_name", "class")
-    return {
-        str(next((one[key] for key in numbers if key in one), None)): next(
-            (one[key] for key in names if key in one), None
-        )
-        for one in objects
-    }
+def _from_objects(objects: list[Any]) -> list[Any] | dict[str, Any]:
+    """Returns the names of objects with a number and a name, as the categories of COCO, or of pairs, by number.
+
+    Those without numbers are in their order, as the labels of CVAT.
+    """
+    if all(isinstance(one, list | tuple) and len(one) == 2 for one in objects):
+        are_numbers = all(isinstance(one[0], int) for one in objects)
+        return {str(one[0]): one[1] for one in objects} if are_numbers else [one[1] for one in objects]
+    if not all(isinstance(one, dict) for one in objects):
+        return objects
+    keys, names = ("id", "index", "label", "class_id"), ("name", "class_name", "class", "category", "value", "label")
+    numbers = [next((one[key] for key in keys if not isinstance(one.get(key, ""), str)), None) for one in objects]
+    values = [next((one[key] for key in names if isinstance(one.get(key), str)), None) for one in objects]
+    if all(number is None for number in numbers):
+        return values
+    return {str(number): value for number, value in zip(numbers, values, strict=True)}
 
 
 def _list_repeated(names: Sequence[str]) -> list[str]:
@@ -100,7 +145,8 @@ def _parse(text: str, path: str, where: str) -> Any:
     if items := _ITEM.findall(text):
         return _read_items(items)
     if not text.startswith(_BEGINNINGS):
-        return _read_lines(text, where)
+        assigned = _read_assigned(text) if _ASSIGNED.search(text) else {}
+        return assigned or read_lines(text, where)
     failed: Exception | None = None
     for read in (json.loads, _read_json_lines, ast.literal_eval):  # {0: 'tench', ...} of Python is usual, too
         try:
@@ -114,6 +160,32 @@ def _read_json_lines(text: str) -> list[Any]:
     return [json.loads(line) for line in filter(str.strip, text.splitlines())]
 
 
+def _read_assigned(text: str) -> dict[Any, Any]:
+    """Returns the lists and mappings that Python code or TOML assigns to names, in lower case; nothing is run.
+
+    A single one has the names of the classes whatever it is called, as ``LABELS_EN = [...]``.
+    """
+    try:
+        body = ast.parse(text).body
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return {}
+    assigned: dict[Any, Any] = {}
+    for statement in body:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+        try:
+            value = ast.literal_eval(statement.value)
+        except (ValueError, TypeError, RecursionError):
+            continue
+        if isinstance(value, list | tuple | dict) and value and isinstance(target, ast.Name):
+            assigned[target.id.lower()] = value
+    if len(assigned) != 1:
+        return assigned
+    (only,) = assigned.values()
+    return only if isinstance(only, dict) else {_NAMES[0]: only}
+
+
 def _read_items(items: Sequence[str]) -> dict[str, str]:
     """Returns the names of a label map by number."""
     names: dict[str, str] = {}
@@ -123,15 +195,14 @@ def _read_items(items: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _unwrap(content: Mapping[Any, Any]) -> Any:
+def _unwrap(content: Mapping[Any, Any], deepest: int = _DEEPEST) -> Any:
     """Returns the names of a configuration that holds them under a usual key, or the mapping itself."""
-    for path in (*((name,) for name in _NAMES), ("features", "label", "names")):
-        value: Any = content
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        if isinstance(value, list | dict) and value:
+    for name in _NAMES:
+        if isinstance(value := content.get(name), list | tuple | dict) and value:
             return value
-    return content
+    inside = [value for value in content.values() if deepest and isinstance(value, dict)]
+    named = [names for value in inside if (names := _unwrap(value, deepest - 1)) is not value]
+    return named[0] if len(named) == 1 else content
 
 
 def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str]) -> dict[str, int]:
@@ -168,58 +239,6 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
     return by_name if are_names else by_number
 
 
-def _read_lines(text: str, where: str) -> list[str]:
-    """Returns the names of the lines, without the numbers from 0 that all of them may have, as ``0: ant``.
-
-    Quotes, a header of numbered lines and comments (``# ``) at the beginning are no names.
-
-    Raises:
-        ConfigError: They are numbered in another way, so that a name may be that of another class, or a line is empty.
-    """
-    lines = [line.strip() for line in text.splitlines()]
-    lines = list(itertools.dropwhile(lambda line: line.startswith("# "), lines))
-    if lines and all(map(_SETTING.fullmatch, lines)):
-        raise ConfigError(f"{where} holds settings, as {lines[0][:_SHOWN]!r}, and not the names of classes")
-    if others := list(filter(_MARKUP.fullmatch, lines)):
-        raise ConfigError(f"{where}: {others[0][:_SHOWN]!r} is no name of a class: write the names one a line")
-    if "" in lines:
-        raise ConfigError(
-            f"{where}: line {lines.index('') + 1} is empty, and a class needs a name: remove it or name it"
-        )
-    if any(line.startswith('"') and line.endswith('"') for line in lines):
-        lines = [",".join(cells) for cells in csv.reader(lines, skipinitialspace=True)]
-    if len(lines) == 1 and lines[0].count(",") > 1:
-        raise ConfigError(f"{where} holds a single line, {lines[0][:_SHOWN]!r}: write the names one a line")
-    numbered = [match for line in lines if (match := _NUMBERED_LINE.fullmatch(line))]
-    if len(numbered) >= 2 and len(numbered) >= len(lines) - 1:
-        _require_from_zero([int(match[1]) for match in numbered], where)
-        return [match[2] for match in numbered]
-    return _without_numbers_behind(lines)
-
-
-def _without_numbers_behind(lines: Sequence[str]) -> list[str]:
-    """Returns names in the order of the numbers behind them, as of ``ant,0``; other names, as ``class 1``, as they are.
-
-    The numbers are those of classes if they are all from 0 to the last, each once, and the names differ without them.
-    """
-    matches = [match for line in lines if (match := _LINE_WITH_NUMBER.fullmatch(line))]
-    names = {int(match[2]): match[1] for match in matches}
-    is_numbered = len(matches) >= max(2, len(lines) - 1) and sorted(names) == list(range(len(matches)))
-    if not is_numbered or len(set(names.values())) < len(names):
-        return list(lines)
-    return [names[number] for number in range(len(names))]
-
-
-def _require_from_zero(numbers: Sequence[int], where: str) -> None:
-    """Raises ConfigError unless numbers count from 0, in order."""
-    if list(numbers) != list(range(len(numbers))):
-        shown = ", ".join(map(str, numbers[:3]))
-        raise ConfigError(
-            f"{where} must hold the names of the classes in the order of the labels, which count from 0: it numbers "
-            f"them {shown} and so on; number them from 0 in order, or write them alone"
-        )
-
-
 def _in_order(names: Mapping[str, Any], where: str) -> list[Any]:
     """Returns the names of a JSON object by number; raises ConfigError if the numbers do not count from 0."""
     names = {str(name): value for name, value in names.items()}
@@ -229,6 +248,6 @@ def _in_order(names: Mapping[str, Any], where: str) -> list[Any]:
             raise ConfigError(f"{where} has several names for class {repeated[0]}: each class needs one")
         names = dict(zip(numbers, names, strict=True))
     if all(number.isdecimal() and number.isascii() for number in names):
-        _require_from_zero(sorted(map(int, names)), where)
+        require_from_zero(sorted(map(int, names)), where)
     ordered = [names.get(str(number)) for number in range(len(names))]
     return [name[-1] if isinstance(name, list) and name else name for name in ordered]

@@ -94,6 +94,34 @@ def test_numbers_that_are_parts_of_names_stay(text: str, tmp_path: Path) -> None
             "a.json",
             '[{"label": 1, "class_name": "red bee"}, {"label": 0, "class_name": "ant"}, {"label": 2, "class": "cat"}]',
         ),
+        ("a.txt", "('ant', 'red bee', 'cat')"),
+        ("a.py", '"""Classes."""\nimport os\n\nCLASSES = (\n    "ant",\n    "red bee",\n    "cat",\n)\n'),
+        ("a.py", "METAINFO = {'classes': ('ant', 'red bee', 'cat'), 'palette': [(1, 2, 3)]}"),
+        ("a.py", "PALETTE = [1, 2]\nclass_names: list[str] = ['ant', 'red bee', 'cat']"),
+        ("a.txt", "id2label = {0: 'ant', 1: 'red bee', 2: 'cat'}"),
+        ("a.toml", 'names = ["ant", "red bee", "cat"]\n'),
+        ("a.txt", "ant;red bee;cat"),
+        ("a.txt", "ant; red bee; cat;\n"),
+        ("a.txt", "ant\tred bee\tcat\n"),
+        ("a.txt", "ant|red bee|cat"),
+        ("a.txt", "'ant', 'red bee', 'cat'"),
+        ("a.csv", '"ant";"red bee";"cat"\n'),
+        ("a.txt", "ant,\nred bee,\ncat\n"),
+        ("a.txt", "'ant',\n'red bee',\n'cat',\n"),
+        ("a.txt", "- ant\n- red bee\n- cat\n"),
+        ("a.txt", "#classes\nant\nred bee\ncat\n"),
+        ("a.csv", "class\nant\nred bee\ncat\n"),
+        ("a.csv", "id,name,color\n0,ant,red\n1,red bee,\n2,cat,red\n"),
+        ("a.csv", "Class Name;ID\nred bee;1\nant;0\ncat;2\n"),
+        (
+            "coco.json",
+            '{"images": [{"id": 7}], "categories": [{"id": 0, "name": "ant"}, {"id": 1, "name": "red bee"}, '
+            '{"id": 2, "name": "cat", "supercategory": "pet"}]}',
+        ),
+        ("cvat.json", '[{"name": "ant", "color": "#fff"}, {"name": "red bee"}, {"name": "cat", "attributes": []}]'),
+        ("a.json", '[[0, "ant"], [1, "red bee"], [2, "cat"]]'),
+        ("a.json", '[["n1", "ant"], ["n2", "red bee"], ["n3", "cat"]]'),
+        ("dataset_infos.json", '{"default": {"features": {"label": {"names": ["ant", "red bee", "cat"]}}}}'),
         (
             "a.pbtxt",
             "item {\n  id: 0\n  name: 'ant'\n}\nitem { name: \"red bee\" id: 1 }\nitem { id: 2 name: 'cat' }\n",
@@ -118,6 +146,25 @@ def test_names_are_read_from_the_files_of_other_tools(name: str, text: str, tmp_
         ("a.json", '{"ant": 0, "bee": 0}', "has several names for class 0: each class needs one"),
         ("a.txt", "ant\n\nbee\n", "line 2 is empty, and a class needs a name"),
         ("a.txt", "ant,bee,cat\n", "holds a single line, 'ant,bee,cat': write the names one a line"),
+        ("a.txt", "ant,bee\n", "holds a single line, 'ant,bee': write the names one a line"),
+        ("a.txt", "0\tant\n", "holds a single line, '0\\\\tant': write the names one a line"),
+        (
+            "coco.json",
+            '{"categories": [{"id": 1, "name": "ant"}, {"id": 3, "name": "bee"}]}',
+            "it numbers them 1, 3 and",
+        ),
+        ("a.csv", "id,name,color\n1,ant,red\n2,bee,red\n", "it numbers them 1, 2 and so on"),
+        ("a.py", "{'ant', 'bee'}", "is a set of Python, whose names have no order"),
+        ("a.js", "const a = ['ant', 'bee'];\nexport default a;\n", ";. is no name of a class: write the"),
+        ("a.txt", "dict_keys(['ant', 'bee'])", "is no name of a class: write the names one a line"),
+        ("a.json", '{"ant": {"color": 1}, "bee": {"color": 2}}', "one a line or as a JSON list; its keys are ant, bee"),
+        (
+            "a.txt",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
+            "is a Git LFS pointer; `git lfs pull`",
+        ),
+        ("a.rtf", "{\\rtf1\\ansi ant\\par bee}", "is rich text of a word processor; save the names as text"),
+        ("a.txt", "a\0n\0t\0\n\0b\0e\0e\0", "looks like UTF-16 without its mark: save it as UTF-8"),
         ("a.pbtxt", "item { id: 1 name: 'ant' } item { id: 2 name: 'bee' }", "it numbers them 1, 2 and so on"),
         ("a.jsonl", '{"id": 0, "name": "ant"}\n{"id": 1', "is no JSON list: "),
         ("a.data", "classes = 2\nnames = a.names\n", "holds settings, as 'classes = 2', and not the names of cl"),
@@ -147,3 +194,38 @@ def test_a_name_of_two_classes_is_said_and_refused_as_a_label(tmp_path: Path, ca
     assert rank_labels(str(file), names, {"0", "1", "tench"})["1"] == 1
     with pytest.raises(ConfigError, match="the label 'crane' is the name of several classes"):
         rank_labels(str(file), names, {"crane", "tench"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_mark_at_the_beginning_tells_the_encoding(encoding: str, tmp_path: Path) -> None:
+    """Windows writes UTF-16 where it says Unicode."""
+    (tmp_path / "names.txt").write_bytes("ant\r\nb\u00e9e\r\ncat\r\n".encode(encoding))
+    assert read_class_names(str(tmp_path / "names.txt"), "data.class_file") == ["ant", "b\u00e9e", "cat"]
+
+
+def test_text_of_another_encoding_is_refused_with_what_converts_it(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("ant\nb\u00e9e\n".encode("latin1"))
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text: .*; save it as UTF-8, e.g. with iconv -f lat"):
+        read_class_names(str(tmp_path / "names.txt"), "data.class_file")
+
+
+def test_lines_that_begin_with_wordnet_ids_are_these_classes(tmp_path: Path) -> None:
+    """As LOC_synset_mapping.txt; ImageNet's folders, and so its classes, have these names."""
+    (tmp_path / "names.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n")
+    assert read_class_names(str(tmp_path / "names.txt"), "data.class_file") == ["n01440764", "n01443537"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("label\nant\nbee\n", "its first line, 'label', is taken for a header and is no class"),
+        ("ant bee cat\n", "has the name of a single class, 'ant bee cat'"),
+    ],
+)
+def test_what_may_be_meant_otherwise_is_said(
+    text: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "names.txt").write_text(text)
+    with caplog.at_level("WARNING", "effnet"):
+        read_class_names(str(tmp_path / "names.txt"), "data.class_file")
+    assert said in caplog.text
