@@ -242,6 +242,8 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
     if not shards:
         seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
         forms = {one: form for one in others if (form := find_format(one)) is not None}
+        if packed := [posixpath.basename(one) for one in others if may_be_shard(posixpath.basename(one), ())]:
+            seen += f"; {min(packed)} is not read: decompress such files to .tar, or finish their download"
         seen += f"; {describe(posixpath.basename(min(forms)), forms[min(forms)])}" if forms else ""
         raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)}){seen}")
     return shards

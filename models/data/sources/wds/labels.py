@@ -40,7 +40,7 @@ _WRITTEN = re.compile(
 )
 _NUMPY = b"\x93NUMPY"
 # Beginnings of values that are no printable label.
-_ONE_HOT, _SEVERAL, _UNREAD = "\0one of ", "\0several", "\0unread"
+_ONE_HOT, _SEVERAL, UNREAD = "\0one of ", "\0several", "\0unread"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LabelReader:
     @classmethod
     def of(cls, field: str, samples: Iterable[Mapping[str, str]]) -> LabelReader:
         """The reader of a field of these samples."""
-        kinds = {labels[field].partition(": ")[0] for labels in samples if field in labels} - {_UNREAD}
+        kinds = {labels[field].partition(": ")[0] for labels in samples if field in labels} - {UNREAD}
         return cls(field, len(kinds) == 1 and min(kinds).startswith(_ONE_HOT))
 
     def has_several(self, labels: Mapping[str, str]) -> bool:
@@ -68,19 +68,19 @@ class LabelReader:
 
     def has_other(self, labels: Mapping[str, str]) -> bool:
         """Whether a sample has the field, and something else than a label in it."""
-        return labels.get(self.field) == _UNREAD
+        return labels.get(self.field) == UNREAD
 
     def __call__(self, labels: Mapping[str, str]) -> str | None:
         """Returns the label of a sample; None if it has none, or several."""
         value = labels.get(self.field)
         if value is None or not value.startswith("\0"):
             return value
-        return value.partition(": ")[2] if self.is_one_hot and value != _UNREAD else None
+        return value.partition(": ")[2] if self.is_one_hot and value != UNREAD else None
 
 
 def is_read(value: str) -> bool:
     """Whether a value of a field is a label, or several."""
-    return value != _UNREAD
+    return value != UNREAD
 
 
 def list_keys(content: Any) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def find_labels(suffix: str, content: Any, label_field: str | None) -> dict[str,
     """Returns the values of a member that may be labels, by field; empty if it has none."""
     if not isinstance(content, dict):
         name = label_field or suffix
-        return _plain({name: content}) or {name: _UNREAD}
+        return _plain({name: content}) or {name: UNREAD}
     if label_field is None:
         known = {str(key).lower(): value for key, value in reversed(content.items())}
         return _plain({f"json.{key}": known[key] for key in _KEYS if key in known})

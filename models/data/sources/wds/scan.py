@@ -29,6 +29,7 @@ from models.data.sources.wds.labels import TEXTS, find_labels, list_keys, parse,
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
 _NO_IMAGES = (*KINDS_OF_TEXT, TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
+_SMALL_BYTES = {TEXT: 256, "NumPy": 512}  # of what may be a label; the header of an array has 128
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES = 2**20
 _APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
@@ -61,6 +62,7 @@ class Shard:
         others: Reason and name of what is no sample, and whether it could be one.
         suffixes: Number of members by suffix.
         unread: The same of those that are neither an image nor a text that may hold a label.
+        small: The same of these that are so short that they may be a label: texts and arrays of NumPy.
         json_keys: Keys of the first ``.json``.
         broken: What is wrong with the tar; empty for a whole one.
     """
@@ -70,6 +72,7 @@ class Shard:
     others: list[tuple[str, str, bool]] = field(default_factory=list)
     suffixes: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
+    small: Counter[str] = field(default_factory=Counter)
     json_keys: tuple[str, ...] = ()
     broken: str = ""
 
@@ -118,6 +121,7 @@ def _parts(
             data = read_at(member.offset, member.size if is_text else min(member.size, HEAD_BYTES))
             part = _Part(member, TEXT, data) if is_text else _Part(member, _identify(data, suffix), None)
             shard.unread[suffix] += not is_text and part.kind in _NO_IMAGES
+            shard.small[suffix] += not is_text and member.size <= _SMALL_BYTES.get(part.kind, -1)
             yield {"fname": member.name, "data": part, "__url__": shard.name}
 
 

@@ -29,7 +29,14 @@ from models.data.sources.files.image_format import CONVERTIBLE, DECODED, describ
 from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.unused import Unused
 from models.data.sources.wds.addresses import ShardAddresses, find_gaps, find_shards, may_be_shard, name_without_number
-from models.data.sources.wds.labels import FIELDS, NUMBER, LabelReader, is_read, split_field
+from models.data.sources.wds.field_remarks import (
+    describe_contents,
+    describe_fields,
+    describe_keys,
+    describe_unread,
+    refuse_two_forms,
+)
+from models.data.sources.wds.labels import FIELDS, NUMBER, UNREAD, LabelReader, is_read
 from models.data.sources.wds.scan import Shard, scan
 
 log = logger()
@@ -37,7 +44,6 @@ _SCAN_THREADS = 8
 # Files beside shards that may have the names of numbered classes.
 _CLASS_NAMES = re.compile(r".*(class|label|categor|synset).*\.(txt|json|ya?ml|pbtxt)", re.IGNORECASE)
 _FEW_NAMES = 4  # of shards, which may be those of splits
-_MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
 
 
 def locate_root(data: schema.Data) -> str:
@@ -72,10 +78,12 @@ def open_shards(data: schema.Data) -> Source:
     listing.require_complete(data, missing)
     label_field = data.label_field or _choose_field(scans)
     read = LabelReader.of(label_field, (sample.labels for shard in scans for sample in shard.samples))
+    for split in sorted(set(shards.parts.values())):
+        refuse_two_forms(data, [one for one in scans if shards.parts[one.name] == split], read)
     classes = _list_classes(data, scans, read)
     entries, unused = _list_samples(data, shards, scans, read, classes)
     if not entries.rows:
-        raise ConfigError(_describe_contents(data, scans, label_field, unused))
+        raise ConfigError(describe_contents(data, scans, read, unused))
     for name in shards.others:
         if name not in unread:
             unused.add("files beside the shards", name, could_be_sample=False)
@@ -135,7 +143,7 @@ def _report(
             if _CLASS_NAMES.fullmatch(name.rpartition("/")[2]):
                 path = join_parts(shards.root, name)
                 log.info("%s: data.class_file=%s would give the classes their names, if it has these", data.name, path)
-    for line in _describe_fields(scans, label_field):
+    for line in describe_fields(scans, label_field):
         log.warning("%s: %s", data.name, line)
     words = Counter(map(name_without_number, shards.parts))
     if set(shards.parts.values()) == {listing.TRAIN} and 1 < len(words) <= _FEW_NAMES and min(map(len, words)) > 1:
@@ -150,27 +158,6 @@ def _report(
         log.warning("%s: %s", data.name, line)
 
 
-def _describe_fields(scans: Sequence[Shard], label_field: str) -> list[str]:
-    """Returns a line for each other field whose labels divide the samples in another way, as classes of their own."""
-    lines = []
-    present = {field for shard in scans for sample in shard.samples[:1] for field in sample.labels}
-    for field in (field for field in FIELDS if field in present and field != label_field):
-        samples = (sample.labels for shard in scans for sample in shard.samples)
-        pairs = Counter(
-            (labels[label_field], labels[field])
-            for labels in samples
-            if label_field in labels and field in labels and is_read(labels[field])
-        )
-        mine, others = {one for one, _ in pairs}, {other for _, other in pairs}
-        is_equal = len(mine) == len(others) == len(pairs) and (mine != others or all(one == two for one, two in pairs))
-        if len(others) > 1 and 2 * len(others) <= pairs.total() and not is_equal:  # not captions, nor one text for all
-            lines.append(
-                f"the classes are the {len(mine):,} labels of {label_field}, and not the {len(others):,} of {field}, "
-                f"which divide the samples in another way: data.label_field={field} takes these"
-            )
-    return lines
-
-
 def _choose_field(scans: Sequence[Shard]) -> str:
     """Returns the field that most samples have a label in."""
     samples = (sample.labels for shard in scans for sample in shard.samples)
@@ -179,16 +166,12 @@ def _choose_field(scans: Sequence[Shard]) -> str:
     if chosen == "txt":
         texts = Counter(sample.labels["txt"] for shard in scans for sample in shard.samples if "txt" in sample.labels)
         if 2 * len(texts) > texts.total():
+            unread = describe_unread(scans) or "; set data.label_field to the field with the labels"
             raise ConfigError(
                 f"the .txt fields hold {len(texts):,} different texts in {texts.total():,} samples, which are captions "
-                f"rather than classes{_json_hint(scans)}; set data.label_field to the field with the labels"
+                f"rather than classes{describe_keys(scans)}{unread}"
             )
     return chosen
-
-
-def _json_hint(scans: Sequence[Shard]) -> str:
-    keys = next((shard.json_keys for shard in scans if shard.json_keys), ())
-    return f"; the .json fields have the keys {', '.join(keys[:20])}" if keys else ""
 
 
 def _list_classes(data: schema.Data, scans: Sequence[Shard], read: LabelReader) -> list[str]:
@@ -230,9 +213,13 @@ def _list_samples(
                     f"samples with several labels in {label_field} (one is read, also as a one-hot vector)", name
                 )
             elif read.has_other(sample.labels):
-                unused.add(f"samples whose {label_field} is no text of one line, whole number or list of them", name)
+                unused.add(
+                    f"samples whose {label_field} is no UTF-8 text of one line, whole number or list of them", name
+                )
             elif label is None or (label.startswith("-") and label not in rank):
-                unused.add(f"samples without a label in {label_field}", name)
+                others = [one for one in FIELDS if label is None and is_read(sample.labels.get(one, UNREAD))]
+                other = f", which have one in {others[0]}" if others else ""
+                unused.add(f"samples without a label in {label_field}{other}", name)
             elif label not in rank:
                 unused.add(f"samples with a label that is none of the {len(classes):,} classes", name)
             elif sample.kind not in taken:
@@ -254,18 +241,3 @@ def _list_samples(
         if number not in used:
             unused.add("classes without images", name, could_be_sample=False)
     return entries, unused
-
-
-def _describe_contents(data: schema.Data, scans: Sequence[Shard], label_field: str, unused: Unused) -> str:
-    suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
-    seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
-    lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
-    if len(suffixes) > _MANYFIELDS:
-        lines += f"; {len(suffixes):,} fields are too many: a field is what follows the first dot of a name"
-    if data.label_field and "json" in suffixes and split_field(label_field)[0] not in suffixes:
-        lines += f"; a key of .json is written json.{label_field}"
-    return (
-        f"{data.name} at {data.path}: no sample with an image and a label in {label_field}; its fields are {seen}"
-        f"{_json_hint(scans)}{lines}; set data.label_field to the field with the labels, or take data=folder for a tar "
-        "with one folder per class"
-    )

@@ -141,7 +141,7 @@ def test_the_case_of_a_suffix_does_not_count(spelled: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("text", ['{{"label": {}}}', "{{'label': {}}}"])
 def test_the_text_of_an_object_is_no_label(text: str, tmp_path: Path) -> None:
     samples = [{"jpg": photo(i), "cls": text.format(i % 3)} for i in range(12)]
-    with pytest.raises(ConfigError, match="12 samples whose cls is no text of one line"):
+    with pytest.raises(ConfigError, match="12 samples whose cls is no UTF-8 text of one line"):
         open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
 
 
@@ -607,8 +607,8 @@ def test_labels_in_arrays_and_under_usual_keys_are_read(
 @pytest.mark.parametrize(
     ("suffix", "data", "said"),
     [
-        ("cls", b"\0\0\0\1\xff", "samples whose cls is no text of one line, whole number or list of them"),
-        ("cls.npy", npy(np.array(["a", None], object)), "samples whose cls.npy is no text of one line"),
+        ("cls", b"\0\0\0\1\xff", "samples whose cls is no UTF-8 text of one line, whole number or list of them"),
+        ("cls.npy", npy(np.array(["a", None], object)), "samples whose cls.npy is no UTF-8 text of one line"),
         ("json", b'{"label": {"name": "a", "id": 3}}', "the .json fields have the keys label.name, label.id; "),
     ],
 )
@@ -746,3 +746,84 @@ def test_names_of_classes_beside_shards_with_numbers_are_named_with_their_settin
     with caplog.at_level(logging.INFO, "effnet"):
         open_shards(tmp_path)
     assert f"data.class_file={tmp_path}/classnames.txt would give the classes their names" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "said"),
+    [
+        (
+            "target.pyd",
+            pickle.dumps(1),
+            r"; \.target\.pyd are pickles, which are not read, since one could run code: if ",
+        ),
+        ("cls.pth", b"PK\3\4\0\0\0\0\0\0", r"; \.cls\.pth are pickles, which are not read"),
+        ("label.txt", b"1", r"; \.label\.txt may have the labels: data\.label_field=label\.txt reads these"),
+        ("index", b"1", r"; \.index may have the labels: data\.label_field=index reads these"),
+        (
+            "npz",
+            b"PK\3\4\0\0\0\0\0\0",
+            r"; \.npz are not read: write the shards again with the labels as text, as \.cls",
+        ),
+        ("yaml", b"label: 1", r"; \.yaml are not read: write the shards again with the labels as text"),
+        ("json", b'{"image": {"label": 1}}', r"keys image\.label: data\.label_field=json\.image\.label takes one"),
+    ],
+)
+def test_a_field_that_may_have_the_labels_is_named_with_what_to_do(
+    field: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    members = [(f"{i}.{one}", data) for i in range(6) for one, data in (("jpg", photo(i)), (field, content))]
+    write_archive(tmp_path / "a.tar", members)
+    with pytest.raises(ConfigError, match=said):
+        open_shards(tmp_path)
+
+
+def test_pickles_that_a_setting_names_are_not_read_either(tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "target.pyd": pickle.dumps(i % 3)} for i in range(6)]
+    with pytest.raises(ConfigError, match=r"\.target\.pyd are pickles, which are not read, since one could run code"):
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples), label_field="target.pyd")
+
+
+def test_images_that_are_not_read_are_no_missing_labels(tmp_path: Path) -> None:
+    samples = [{"webp": photo(i, "WEBP"), "cls": i % 3} for i in range(6)]
+    with pytest.raises(ConfigError, match="no sample with an image that is read") as refusal:
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+    assert "label_field" not in str(refusal.value)
+
+
+def test_numbers_in_some_shards_and_names_in_others_are_no_classes_of_one_set(tmp_path: Path) -> None:
+    """They were twice as many classes, of which each shard had its half."""
+    names = ("ant", "bee", "cat")
+    for number, labels in enumerate((range(3), names)):
+        members = [
+            (f"{i}.{one}", data)
+            for i, label in enumerate(labels)
+            for one, data in (("jpg", photo(10 * number + i)), ("cls", str(label).encode()))
+        ]
+        write_archive(tmp_path / "set" / f"a-{number}.tar", members)
+    with pytest.raises(
+        ConfigError, match=r"labels of 1 shards are numbers, and of 1 names: a-0.tar has 0, 1, 2, a-1.tar"
+    ):
+        open_shards(tmp_path / "set")
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    source = open_shards(tmp_path / "set", class_file=str(tmp_path / "names.txt"))
+    assert truth(source) == {photo(10 * number + i): name for number in range(2) for i, name in enumerate(names)}
+
+
+def test_digits_and_letters_in_one_shard_are_classes(tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "cls": "0a1b"[i % 4]} for i in range(8)]
+    assert open_shards(write_shards(tmp_path / "set" / "%d.tar", samples, 4)).classes == ("0", "1", "a", "b")
+
+
+def test_a_label_in_another_field_is_said_of_a_sample_without_one(tmp_path: Path) -> None:
+    samples: list[dict[str, Any]] = [{"jpg": photo(i), "cls": i % 3} for i in range(9)]
+    samples += [{"jpg": photo(i), "json": {"label": i % 3}} for i in range(10, 12)]
+    source = open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+    assert source.unused == ("2 samples without a label in cls, which have one in json.label, first 0.tar: 000009",)
+
+
+def test_compressed_shards_alone_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a-0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+    with pytest.raises(
+        ConfigError, match=r"names no shards .*; a-0\.tar\.zst is not read: decompress such files to \.tar"
+    ):
+        open_shards(tmp_path)
