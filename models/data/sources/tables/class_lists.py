@@ -16,12 +16,16 @@ from typing import NamedTuple
 
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources.split_names import split_of
+from models.data.sources.split_names import names_no_class, split_of, words_of
 from models.data.sources.tables.reading import Table, cell_of
 
 log = logger()
 _MARKS = frozenset(("1", "0", "-1"))
 _YES, _DIFFICULT, _NO = "1", "0", "-1"
+# Words in names of lists of two classes, -1 and 1.
+_LABEL_WORDS = frozenset(
+    ("label", "labels", "target", "targets", "class", "classes", "annotation", "annotations", "gt")
+)
 _SHARED = 0.9  # of the images of all lists that the smallest list of a split has; other files are no lists of one class
 
 
@@ -41,7 +45,7 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
         root: The tree, for messages.
 
     Raises:
-        ConfigError: Images are in several classes by them.
+        ConfigError: Images are in several classes by them, or there are lists of a single class.
     """
     groups: dict[tuple[str, str | None], dict[str, Table]] = {}
     for table, key in tables:
@@ -52,6 +56,7 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
     keys = {table.path: key for table, key in tables}
     lists = {place: group for place, group in groups.items() if _are_of_classes(group, keys)}
     if not lists:
+        _refuse_single(groups, keys, root)
         return None, list(tables)
     taken = {table.path for group in lists.values() for table in group.values()}
     stated, kinds, difficult, has_no = dict[str, set[str]](), dict[str, str](), set[str](), False
@@ -114,6 +119,24 @@ def _are_of_classes(group: Mapping[str, Table], keys: Mapping[str, int]) -> bool
     marked = Counter(image for column in columns for image, marks in column.items() if _YES in marks)
     are_few = 2 * sum(number > 1 for number in marked.values()) < len(marked)
     return is_shared if _NO in marks else are_few and (is_shared or marks == {_YES})
+
+
+def _refuse_single(
+    groups: Mapping[tuple[str, str | None], Mapping[str, Table]], keys: Mapping[str, int], root: str
+) -> None:
+    """Refuses lists of one class alone, whose marks are no classes: those with -1 and no header, by their names."""
+    for group in groups.values():
+        for word, table in group.items():
+            is_class = not names_no_class(word) and _LABEL_WORDS.isdisjoint(words_of(word))
+            is_class = is_class and split_of(word, both="trainval") is None
+            marks = set().union(*_marks_of(table, 1 - keys[table.path]).values())
+            if len(group) == 1 and is_class and table.is_bare and {_YES, _NO} <= marks:
+                raise ConfigError(
+                    f"{root}: {table.path} is a list of the class {word} alone, as of Pascal VOC, with 1 for its "
+                    "images, -1 for others and 0 for difficult ones: add the lists of the other classes, or save the "
+                    "class of each image as a CSV file (columns image and label) in place of the list; a first line "
+                    "`image label` in it takes the marks as classes"
+                )
 
 
 def _refuse_several(labels: Mapping[str, set[str]], first: str, count: int, root: str) -> None:

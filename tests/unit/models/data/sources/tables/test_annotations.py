@@ -103,6 +103,27 @@ def test_images_in_several_lists_of_one_class_each_are_those_of_a_multi_label_se
         open_tree(tmp_path, write_voc({"bee 0": "1"}))
 
 
+@pytest.mark.parametrize("kinds", [("train", "val"), ("trainval",), ("train",)])
+def test_lists_of_one_class_alone_are_refused(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    """The marks 1, -1 and 0 were the classes."""
+    lists = write_voc({"ant 1": "0"}, kinds)
+    files = IMAGES | {name: content for name, content in lists.items() if "ant_" in name}
+    with pytest.raises(
+        ConfigError, match=r"ImageSets/Main/ant_\w+\.txt is a list of the class ant alone, as of Pascal"
+    ):
+        open_tree(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("labels.txt", ""), ("ant.txt", "image label\n"), ("train_labels.txt", ""), ("train.txt", "")]
+)
+def test_minus_one_and_one_are_classes_of_a_list_that_is_not_named_after_a_class(
+    name: str, header: str, tmp_path: Path
+) -> None:
+    rows = "".join(f"{i}.jpg {-1 if i % 2 else 1}\n" for i in range(12))
+    assert open_tree(tmp_path, IMAGES | {name: (header + rows).encode()}).classes == ("-1", "1")
+
+
 @pytest.mark.parametrize(
     "attributes", ['{""type"":""{c}""}', '{""type"":{""{c}"":true,""other"":false}}', "{'type': '{c}'}"]
 )
