@@ -14,7 +14,7 @@ from typing import Any
 from conf.text import logger
 from infra import store
 from infra.errors import ConfigError, NotFoundError
-from models.data.sources.class_lines import read_lines, require_from_zero
+from models.data.sources.class_lines import read_lines, read_numbers, require_from_zero
 from models.data.sources.files.container import locate
 
 log = logger()
@@ -62,17 +62,22 @@ def read_small(path: str, key: str) -> str:
         data = store.read(location if location.startswith("s3://") else f"file://{Path(location).resolve()}")
     except NotFoundError as error:
         raise ConfigError(f"{key} {path} does not exist") from error
+    return decode_small(data, f"{key} {path}")
+
+
+def decode_small(data: bytes, where: str) -> str:
+    """Returns the text of a small file; ``where`` names it in messages. Errors are those of ``read_small``."""
     if other := next((what for signature, what in _OTHERS if data.startswith(signature)), ""):
-        raise ConfigError(f"{key} {path} is {other}{'' if ';' in other else '; save the names as text, one a line'}")
+        raise ConfigError(f"{where} is {other}{'' if ';' in other else '; save the names as text, one a line'}")
     encoding = next(encoding for mark, encoding in _ENCODINGS if data.startswith(mark))
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{key} {path} is not UTF-8 text: {error}; save it as UTF-8, e.g. with iconv -f latin1 -t utf8"
+            f"{where} is not UTF-8 text: {error}; save it as UTF-8, e.g. with iconv -f latin1 -t utf8"
         ) from error
     if 3 * text.count("\0") > len(text):
-        raise ConfigError(f"{key} {path} looks like UTF-16 without its mark: save it as UTF-8, e.g. with iconv")
+        raise ConfigError(f"{where} looks like UTF-16 without its mark: save it as UTF-8, e.g. with iconv")
     return text
 
 
@@ -88,14 +93,14 @@ def read_class_names(path: str, key: str) -> list[str]:
     Raises:
         ConfigError: There is no such file, or it holds no names.
     """
-    text, where = read_small(path, key).strip(), f"{key} {path}"
-    content = _parse(text, path, where)
-    content = _unwrap(content) if isinstance(content, dict) else content
+    return parse_names(read_small(path, key), path, f"{key} {path}")
+
+
+def parse_names(text: str, path: str, where: str) -> list[str]:
+    """Returns the names in a text as ``read_class_names``; its path has the suffix, and ``where`` names it."""
+    content = _load(text, path, where)
     if isinstance(content, set):
         raise ConfigError(f"{where} is a set of Python, whose names have no order: write them as a list")
-    content = list(content) if isinstance(content, tuple) else content
-    if isinstance(content, list) and content:
-        content = _from_objects(content)
     names = _in_order(content, where) if isinstance(content, dict) else content
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
         keys = f"; its keys are {', '.join(map(str, content))[:_SHOWN]}" * (
@@ -109,6 +114,37 @@ def read_class_names(path: str, key: str) -> list[str]:
     if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
         log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
     return list(names)
+
+
+def parse_numbered(text: str, path: str, where: str) -> tuple[dict[int, str], bool]:
+    """Returns the names in a text by number, from any number on, and whether the text states the numbers.
+
+    Arguments and errors are those of ``parse_names``.
+    """
+    if stated := read_numbers(text):
+        return stated, True
+    content = _load(text, path, where)
+    if isinstance(content, dict):
+        by_number = {
+            str(key): value[-1] if isinstance(value, list) and value else value for key, value in content.items()
+        }
+        if all(map(_is_number, map(str, by_number.values()))):
+            by_number = {str(value): key for key, value in by_number.items()}
+        if by_number and all(map(_is_number, by_number)) and all(isinstance(one, str) for one in by_number.values()):
+            return {int(key): name.strip() for key, name in by_number.items()}, True
+    return dict(enumerate(parse_names(text, path, where))), False
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii()
+
+
+def _load(text: str, path: str, where: str) -> Any:
+    """Returns the names as a list, or by number, or what else the text holds."""
+    content = _parse(text.strip(), path, where)
+    content = _unwrap(content) if isinstance(content, dict) else content
+    content = list(content) if isinstance(content, tuple) else content
+    return _from_objects(content) if isinstance(content, list) and content else content
 
 
 def _from_objects(objects: list[Any]) -> list[Any] | dict[str, Any]:

@@ -74,6 +74,14 @@ def read_lines(text: str, where: str) -> list[str]:
     return _without_numbers_behind(lines)
 
 
+def read_numbers(text: str) -> dict[int, str]:
+    """Returns the names by the numbers before them, from any number on; empty unless each line has its own."""
+    lines = _drop_comments([line.strip() for line in text.strip().splitlines()])
+    numbered = [match for line in lines if (match := _NUMBERED_LINE.fullmatch(line))]
+    names = {int(match[1]): match[2].strip("\"'") for match in numbered}
+    return names if 1 < len(names) == len(numbered) == len(lines) else {}
+
+
 def require_from_zero(numbers: Sequence[int], where: str) -> None:
     """Raises ConfigError unless numbers count from 0, in order."""
     if list(numbers) != list(range(len(numbers))):

@@ -28,6 +28,7 @@ from models.data.sources.folders.packed import count_archives, describe_containe
 from models.data.sources.folders.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.tables import other_labels
+from models.data.sources.tables.names_of_numbers import name_numbers
 from models.data.sources.tables.reading import TABLES, describe_large
 from models.data.sources.tables.split_lists import read_split_lists
 from models.data.sources.tables.unread_labels import describe_yaml
@@ -99,6 +100,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     tops, trains = parts, [top for top, part in parts.items() if part == TRAIN]
     entries = Listing(tree.files, classes.names)
     _add_images(data, tree, parts, entries, unused, classes)
+    unnamed = _name_classes(data, tree, entries)
     inside = _describe_inside(data, tree, parts, pictures, classes, entries)
     stated: tuple[str, ...] = ()
     if set(entries.split) <= {TRAIN} and data.train_folders != [splits.WHOLE_TREE]:  # held-out folders may lack labels
@@ -109,7 +111,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         stated = (*stated, divide_groups(entries, data, tops))
         parts = {listing.SPLITS[part]: part for part in sorted(set(entries.split))}
     deeper = describe_deeper(entries, data, tops)
-    remarks = (*stated, *deeper, *inside, *describe_masks(entries.names), *describe_labels(classes.names))
+    remarks = (*stated, *deeper, *inside, *describe_masks(entries.names), *describe_labels(entries.classes), *unnamed)
     parts = _without_unlabelled(parts, entries)
     # The splits may be below the classes; tables have classes of images in any folder.
     places = tops if not classes.labels else splits.WHOLE if classes.are_folders else ()
@@ -128,6 +130,22 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     if parts != splits.WHOLE:
         log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
     return source
+
+
+def _name_classes(data: schema.Data, tree: Tree, entries: Listing) -> tuple[str, ...]:
+    """Gives numbered classes the names that a list in the tree has, in the order of the numbers.
+
+    Returns:
+        A remark on a list that does not fit.
+    """
+    names, said = name_numbers(tree.files, entries.classes)
+    if not names:
+        return (said,) if said else ()
+    log.info("%s: %s", data.name, said)
+    rank = {number: label for label, number in enumerate(names)}
+    entries.labels = [rank[entries.classes[label]] for label in entries.labels]
+    entries.classes = list(names.values())
+    return ()
 
 
 def _describe_inside(
