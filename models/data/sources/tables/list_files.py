@@ -61,7 +61,9 @@ def may_list(files: Files, row: int, count: int) -> bool:
     if not _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES or is_of_predictions(path.rpartition("/")[2]):
         return False
     is_other = name.endswith((*ARCHIVES, *_UNREAD)) and not name.endswith((*TABLES, *_YAML))
-    return name.endswith(TABLES) or (not is_other and split_of(read_name(path)[1], both="both") is not None)
+    stem = read_name(path)[1]
+    is_named = split_of(stem, both="both") is not None or not _DIVISIONS.isdisjoint(words_of(stem))
+    return name.endswith(TABLES) or (not is_other and is_named)
 
 
 def find_lists(files: Files, index: Index, count: int) -> Iterator[tuple[str, str, set[str], bool]]:
@@ -133,10 +135,10 @@ def _is_of_image(name: str, index: Index) -> bool:
 
 def _read_images(files: Files, row: int, index: Index) -> tuple[set[str], bool | None]:
     """Returns the images that a list names, and whether most of its lines name one; None of no lines."""
-    lines = _read_lines(files, row)
-    matches = [_match_line(line, index.images) for line in lines]
+    lines = read_lines(files, row)
+    matches = [match_line(line, index.images) for line in lines]
     if not any(matches) and lines:
-        matches = [_match_line(fold_name(line), index.folded) for line in lines]
+        matches = [match_line(fold_name(line), index.folded) for line in lines]
     named = {image for image in matches if image is not None}
     return named, sum(image is not None for image in matches) >= LISTED * len(lines) - 1 if lines else None
 
@@ -154,7 +156,7 @@ def describe_unread(files: Files, images: Sequence[str]) -> str:
     return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}"
 
 
-def _read_lines(files: Files, row: int) -> list[str]:
+def read_lines(files: Files, row: int) -> list[str]:
     """Returns the lines of a list, the words of one in a single line, or the texts of a list in JSON."""
     name = files.names[row].lower()
     if name.endswith(MATLAB):
@@ -170,7 +172,7 @@ def _read_lines(files: Files, row: int) -> list[str]:
     return lines if len(lines) > 1 else [word for line in lines for word in re.split(r"[][(),;\t| ]+", line) if word]
 
 
-def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:
+def match_line(line: str, index: Mapping[str, str | None]) -> str | None:
     """Returns the image that a line of a list names, alone or in a column."""
     for text in (line, line.rpartition(" ")[0].strip(), *re.split(r"[,;\t| ]+", line)):
         if text and (image := match_name(text.strip(" '\""), index)) is not None:

@@ -41,6 +41,7 @@ from models.data.sources.tables.list_files import (
 )
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import Table, cell_of, decode, read_tables
+from models.data.sources.tables.unread_lists import describe_partial, refuse_unread
 
 log = logger()
 _STRUCTURED = (*JSON_LINES, JSON, MATLAB)
@@ -160,8 +161,11 @@ def read_split_lists(
                 kinds, said = _read_folds(table, column, data)
                 if kinds:
                     return kinds, said
-                unread = unread or said
+                unread = said if "data.folds=" in said else unread or said
     _refuse_partial(files.root, divisions, images)
+    if "data.folds=" not in unread:
+        refuse_unread(files, images, index, texts)
+    unread = unread or describe_partial(texts, len(images))
     return {}, unread or describe_divisions(files, index, dict(zip(images, labels, strict=True)))
 
 

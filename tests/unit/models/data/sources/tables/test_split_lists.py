@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -360,11 +362,115 @@ def test_lists_that_would_be_refused_are_said_where_the_folder_of_train_is_named
 
 
 def test_lists_that_name_no_image_are_said(tmp_path: Path) -> None:
-    files = lists("train.txt", "test.txt", lambda name: name.replace("_", "-"))
+    files = lists("train.txt", "test.txt", lambda name: f"{zlib.crc32(name.encode()):08x}")
     source = open_tree(tmp_path, FILES | files | {"train.py": b"train()\n", "test.py": b"test()\n"})
     assert counts(source) == [36, 0, 0]
     assert source.class_differences == (
         "splits are drawn: test.txt, train.txt name none of the images, or several by one name",
+    )
+
+
+def rows_of(row: Callable[[int, str], str]) -> bytes:
+    return text([row(number, name) for number, name in enumerate(IMAGES)])
+
+
+def is_test(number: int) -> bool:
+    return number % 3 == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (
+            lists("train.txt", "test.txt", lambda name: name.replace("_", "-")),
+            "'ant/ant-0001.jpg' resembles images/ant/an",
+        ),
+        (
+            lists("train.txt", "test.txt", lambda name: name.replace("/", "_")),
+            "'ant_ant_0001.jpg' resembles images/ant/an",
+        ),
+        (
+            lists("train.txt", "test.txt", lambda name: f"x_{name[4:]}"),
+            "'x_ant_0001.jpg' resembles images/ant/ant_0001",
+        ),
+        (
+            lists("train.txt", "test.txt", lambda name: f"{name[:3]}/{name[-6:]}"),
+            "'ant/01.jpg' resembles images/ant/ant_",
+        ),
+        (
+            lists("train.txt", "test.txt", lambda name: str(IMAGES.index(name))),
+            "its lines are numbers, as '1', and not n",
+        ),
+        (
+            {name: rows_of(lambda i, one: one if i % 2 else f"{i:08x}.jpg") for name in ("train.txt", "test.txt")},
+            "18 of 36 lines name no image, as '00000000.jpg'",
+        ),
+        (
+            {"split.csv": text(["path,group"]) + rows_of(lambda i, one: f"{one},{'AB'[is_test(i)]}")},
+            "names an image and none",
+        ),
+        (
+            {"split.csv": text(["path,split"]) + rows_of(lambda i, one: f"{one},{1 + is_test(i)}")},
+            "names an image and none",
+        ),
+        (
+            {"split.csv": text(["id,split"]) + rows_of(lambda i, _: f"{i},{'test' if is_test(i) else 'train'}")},
+            "has a number",
+        ),
+        (
+            {"split.csv": text(["train,test"]) + rows_of(lambda i, one: f"{one},{IMAGES[i - 1]}")},
+            "names several images",
+        ),
+        ({"splits.txt": text(["train:"]) + rows_of(lambda _, one: one)}, "names an image and none of these splits"),
+        (
+            {"split.yaml": text(["train:"]) + rows_of(lambda _, one: f"- {one}")},
+            "names an image and none of these splits",
+        ),
+        (
+            {"split.json": as_json({"train": list(range(24)), "test": list(range(24, 36))})},
+            "train has '0', which names no",
+        ),
+    ],
+)
+def test_lists_that_name_the_images_in_a_form_that_is_not_read_are_refused(
+    files: dict[str, bytes], why: str, tmp_path: Path
+) -> None:
+    """The splits were drawn, and a warning said so: held-out images of the set were in train."""
+    named = "train.txt, test.txt state" if len(files) == 2 else f"{min(files)} states"
+    with pytest.raises(ConfigError, match=rf"{named} splits in a form .*{re.escape(why)}") as refusal:
+        open_tree(tmp_path, FILES | files)
+    assert "Read are lists train, val and test with one name" in str(refusal.value)
+    assert counts(open_tree(tmp_path, {}, train_folders=["."])) == [36, 0, 0]
+
+
+def test_images_of_one_name_in_lists_without_folders_are_refused(tmp_path: Path) -> None:
+    files = {f"{label}/{i}.jpg": photo(i) for label in ("ant", "bee") for i in range(12)}
+    named = {"train.txt": text([f"{i}.jpg" for i in range(8)]), "val.txt": text([f"{i}.jpg" for i in range(8, 12)])}
+    with pytest.raises(ConfigError, match=r"'0\.jpg' names several images: write the folders, too"):
+        open_tree(tmp_path, files | named)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.txt": b"epoch 1 loss 0.3\n" * 40, "test.txt": b"epoch 1 loss 0.3\n" * 40},
+        {"train.csv": b"epoch,loss\n1,2\n2,3\n" * 9, "val.csv": b"epoch,loss\n1,2\n2,3\n" * 9},
+        {"split.txt": b"The splits are drawn with seed 1.\n" * 9},
+        {"README.txt": rows_of(lambda _, one: one)},
+        {"split.py": b"import random\n" * 40},
+    ],
+)
+def test_logs_and_texts_are_no_lists(files: dict[str, bytes], tmp_path: Path) -> None:
+    assert counts(open_tree(tmp_path, FILES | files)) == [36, 0, 0]
+
+
+def test_lists_of_few_of_the_images_among_others_are_said(tmp_path: Path) -> None:
+    strangers = text([f"dog/{i}.jpg" for i in range(99)])
+    files = {name: content + strangers for name, content in lists("train.txt", "test.txt").items()}
+    files = {name: b"".join(content.splitlines(keepends=True)[6:]) for name, content in files.items()}
+    source = open_tree(tmp_path, FILES | files)
+    assert source.class_differences == (
+        "splits are drawn: test.txt, train.txt name 24 of 36 images, among lines that name none",
     )
 
 
