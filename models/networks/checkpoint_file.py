@@ -7,7 +7,6 @@ names functions which start programs or evaluate code is refused.
 
 from __future__ import annotations
 
-import codecs
 import io
 import pickle
 import pickletools
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from conf.text import list_some, logger
 from infra.errors import ArtifactError, ConfigError
+from models.networks.unread_weights import describe_content, describe_part, describe_suffix
 
 log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
@@ -32,47 +32,9 @@ _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "params")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
 _REMEDY = "torch.save(model.state_dict(), FILE), where the model can be loaded, saves its tensors alone"
 _ZIP = b"PK\x03\x04"
-_HEAD_BYTES, _TAR_MAGIC = 512, 257  # bytes of a tar's first header, and where in it the format is named
 _NEWEST_PROTOCOL = 3  # of pickle, that torch's restricted reader knows
 _OLD_PICKLES = 4  # of a file of torch before 1.6: a magic number, a version, the machine, and the content
-_LFS = b"version https://git-lfs"
-_SHOWN = 60  # characters of a text that a message shows
 _DEEPEST = 3  # keys above the names of a network
-_TENSORS = "save the state dict of a PyTorch network"
-_OTHERS = (
-    (_LFS, "a Git LFS pointer; `git lfs pull` fetches the file"),
-    (b"<", "a web page or XML"),
-    (b"{", "JSON text, as config.json or an error that a server reports; the tensors are in another file"),
-    (b"\x89HDF", f"an HDF5 file, as Keras writes; {_TENSORS}"),
-    (b"\x08", f"probably an ONNX or TensorFlow file; {_TENSORS}"),
-    (b"GGUF", "a GGUF file"),
-    (b"\x1f\x8b", "compressed by gzip; unpack it"),
-    (b"\xfd7zXZ\x00", "compressed by xz; unpack it"),
-    (b"BZh", "compressed by bzip2; unpack it"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it"),
-    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
-    (b"Rar!", "a rar archive; unpack it"),
-    (b"\x93NUMPY", "an array of NumPy"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89PNG", "a PNG image"),
-)
-# Files that hold a part of a network, by their names.
-_PARTS = (
-    (
-        re.compile(r"\.distcp$"),
-        "is a part of a distributed checkpoint: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-        "FOLDER FILE makes one file of it",
-    ),
-    (
-        re.compile(r"\.(data-\d{5}-of-\d{5}|ckpt(-\d+)?\.(index|meta))$"),
-        "is a file of a TensorFlow checkpoint: timm has Google's weights for PyTorch, under the names tf_efficientnet",
-    ),
-    (
-        re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.\w+$"),
-        "is one of several files with the tensors of a network: join them, as by safetensors.torch.save_file({name: "
-        "tensor for part in PARTS for name, tensor in safetensors.torch.load_file(part).items()}, FILE)",
-    ),
-)
 # Modules whose functions a harmless checkpoint does not name.
 _DANGEROUS = frozenset(
     (
@@ -146,21 +108,23 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
     suffix = _suffix_of(data, file)
     if suffix and not data:
         raise ArtifactError(f"{file} is empty")
-    if part := next((what for pattern, what in _PARTS if pattern.search(file)), ""):
+    if part := describe_part(file):
         raise ArtifactError(f"{file} {part}")
+    known = (".safetensors", *PICKLES)
     if suffix == ".safetensors":
         try:
             return safetensors.torch.load(data)
         except Exception as error:  # as below
-            what = "" if b"\0" in data[:8] else _describe(data)  # a length, whose first byte may be any
-            raise ArtifactError(
-                f"{file} is damaged or not a safetensors file{what or f': {_summarize(error)}'}"
-            ) from error
+            what = "" if b"\0" in data[:8] else describe_content(data, known)  # a length, whose first byte may be any
+            damaged = f"damaged or not a safetensors file: {_summarize(error)}"
+            raise ArtifactError(f"{file} is {what or damaged}") from error
+    if what := describe_content(data, known) or ("" if suffix else describe_suffix(file)):
+        raise (ArtifactError if suffix else ConfigError)(f"{file} is {what}")
     if suffix not in PICKLES:
-        what = _describe(data) or "; save the state dict of a PyTorch network in one of these formats"
-        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}{what}")
-    if kind := _describe(data):
-        raise ArtifactError(f"{file} is damaged or was not written by torch.save{kind}")
+        raise ConfigError(
+            f"{file} is neither {', '.join(known[:-1])} nor {known[-1]}; save the state dict of a PyTorch network in "
+            "one of these formats"
+        )
     content = _select(_load(data, file), file, weights)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     unusable = [str(key) for key, value in tensors.items() if not isinstance(key, str) or not _is_plain(value)]
@@ -194,41 +158,6 @@ def _suffix_of(data: bytes, file: str) -> str:
         return PICKLES[0]
     known = (".safetensors", *PICKLES)
     return next((suffix for suffix in known if file.lower().endswith(suffix)), "")
-
-
-def _describe(data: bytes) -> str:
-    """Returns what else a file is by its content, as the end of a message; empty if it is not known."""
-    head = data[:_HEAD_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()  # a web page may begin with a line break
-    if head.startswith(b"{") and b'"weight_map"' in data:
-        return ": it is the index of several files, which hold the tensors"
-    for signature, what in _OTHERS:
-        if head.startswith(signature):
-            return f": it is {what}"
-    if data[_TAR_MAGIC : _TAR_MAGIC + 5] == b"ustar":
-        return ": it is a tar archive; unpack it"
-    if data.startswith(_ZIP):
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = archive.namelist()
-        except zipfile.BadZipFile:  # damaged, which torch's reader describes
-            return ""
-        if any(name.endswith(("/archive_format", ".pt2", "/serialized_exported_program.json")) for name in names):
-            return ": it is a program of torch.export; save the state dict of the network"
-        if any(name.endswith("model.weights.h5") for name in names):
-            return f": it is a model of Keras; {_TENSORS}"
-        if any(name.endswith("/constants.pkl") for name in names):
-            return ": it is a TorchScript program; save the state dict of the network"
-        if not any(name.endswith("data.pkl") for name in names):
-            weights = [name for name in names if name.lower().endswith((".safetensors", *PICKLES))]
-            return f": it is a zip archive of {[*weights, *names, 'nothing'][0]}{'; unpack it' * bool(weights)}"
-    return f": it is a TensorFlow Lite file; {_TENSORS}" if data[4:8] == b"TFL3" else _describe_text(head)
-
-
-def _describe_text(head: bytes) -> str:
-    """Returns how a text begins, as the answer of a server that refuses a download; empty for other bytes."""
-    lines = head.decode("utf-8", errors="replace").strip().splitlines()
-    is_text = bool(lines) and lines[0].isascii() and all(line.replace("\t", " ").isprintable() for line in lines)
-    return f": it is a text, which begins with {lines[0].strip()[:_SHOWN]!r}" if is_text else ""
 
 
 def _load(data: bytes, file: str, stubs: Sequence[tuple[type, str]] = ()) -> Any:

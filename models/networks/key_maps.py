@@ -81,12 +81,43 @@ LUKEMELAS = KeyMap(
 KEY_MAPS = (TIMM, TORCHVISION, LUKEMELAS)
 _STEMS = tuple(f"{key_map.outside['stem.0']}.weight" for key_map in KEY_MAPS)
 _FUSED = re.compile(r"blocks\.\d+\.\d+\.(conv|conv_exp)\.weight$")  # of timm: ConvBnAct, EdgeResidual
+# EfficientNets of other projects, and other networks, by the names of their tensors.
+_GOOGLE = "timm has Google's weights, too, as tf_efficientnet_b0"
+_OTHER_PROJECTS = {
+    re.compile(r"depthwise_conv\.conv\.weight$"): ("OpenMMLab (MMPretrain, MMClassification)", _GOOGLE),
+    re.compile(r"\.depsep\.\w+\."): ("NVIDIA (DeepLearningExamples)", "timm has weights of its own for these networks"),
+    re.compile(r"embeddings\.convolution\.weight$"): ("Transformers", _GOOGLE),
+    re.compile(r"(^|\.)s\d\.b\d+\.(dwise|exp|se)\b"): ("pycls", "timm has weights of its own for these networks"),
+    re.compile(r"(^|\.)block1a_dwconv"): ("Keras", _GOOGLE),
+}
+_OTHER_NETWORKS = {
+    re.compile(r"relative_position_bias_table$"): "a Swin transformer",
+    re.compile(r"(^|\.)(blocks\.0\.attn\.qkv\.weight|encoder_layer_0\..*in_proj_weight)$"): "a vision transformer",
+    re.compile(r"(^|\.)text_projection(\.|$)"): "CLIP",
+    re.compile(r"(^|\.)(layer_scale|stages\.0\.blocks\.0\.conv_dw\.weight)$"): "a ConvNeXt",
+    re.compile(r"(^|\.)layer1\.0\.conv1\.weight$"): "a ResNet",
+    re.compile(r"(^|\.)features\.(denseblock1|conv0)\."): "a DenseNet",
+    re.compile(r"(^|\.)(features\.1\.(conv\.0|block)\.0\.|conv_head\.bias$)"): "a MobileNet",
+    re.compile(r"(^|\.)model\.0\.conv\.weight$"): "a YOLO network",
+    re.compile(r"(^|\.)classifier\.6\.weight$"): "a VGG or AlexNet",
+}
 _BLOCKS = "effnet has the networks of the paper: B0 to B8, L2, and Lite"
 _PIXELS = 3  # channels of an image
 
 
+def describe_foreign(tensors: Mapping[str, Tensor], file: str) -> str:
+    """Says of which other project or kind of network tensors are by their names; empty if that is not known."""
+    for pattern, (project, remedy) in _OTHER_PROJECTS.items():
+        if any(map(pattern.search, tensors)):
+            return f"{file} has the tensor names of the EfficientNet of {project}, which are not read: {remedy}"
+    what = next((what for pattern, what in _OTHER_NETWORKS.items() if any(map(pattern.search, tensors))), "")
+    return f"{file} has the tensor names of {what}, and no EfficientNet: {_BLOCKS}" if what else ""
+
+
 def describe_other_network(tensors: Mapping[str, Tensor], file: str) -> str:
     """Says which relative of EfficientNet tensors of none of its variants are of; empty if that is not known."""
+    if foreign := describe_foreign(tensors, file):
+        return foreign
     first = next((tensors[stem] for stem in _STEMS if stem in tensors), None)
     row = tensors.get("features.1.0.block.0.0.weight")  # of torchvision: [16, 32, 3, 3] in V2, [32, 1, 3, 3] here
     if first is not None and first.ndim == 4 and first.shape[1] != _PIXELS:

@@ -20,7 +20,7 @@ from infra.errors import ArtifactError, ConfigError
 from models.networks import published_inputs, timm_config
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import LITE, VARIANTS
-from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap, describe_other_network
+from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap, describe_foreign, describe_other_network
 from models.networks.published_inputs import InputSettings
 from models.networks.timm_config import TimmConfig
 from models.networks.wrappers import base_name, rename_classifier, strip_wrappers
@@ -164,11 +164,8 @@ def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
     for key_map in KEY_MAPS:
         if f"{key_map.outside['stem.0']}.weight" in tensors:
             return key_map
-    if any(key.endswith("embeddings.convolution.weight") for key in tensors):
-        raise ArtifactError(
-            f"{file} has the tensor names of Transformers' EfficientNet, which are not read: timm has weights of "
-            "Google's, as tf_efficientnet_b0 and so on"
-        )
+    if foreign := describe_foreign(tensors, file):
+        raise ArtifactError(foreign)
     stems = ", ".join(f"{key_map.outside['stem.0']}.weight ({key_map.name})" for key_map in KEY_MAPS)
     raise ArtifactError(
         f"{file} is not a known EfficientNet: it has none of {stems}; its first tensors are "

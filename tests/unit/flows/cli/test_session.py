@@ -248,7 +248,7 @@ def test_a_plan_opens_no_archive_which_would_be_decompressed(tmp_path: Path, mon
 def test_weights_that_cannot_be_read_are_refused_before_services_start(tmp_path: Path) -> None:
     path = tmp_path / "tf_efficientnet_b0_aa-827b6e33.pth"
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(ArtifactError, match="it is a web page or XML"):
+    with pytest.raises(ArtifactError, match="is a web page or XML"):
         session._check_early("import", compose.compose([f"published.path={path}"]))
 
 

@@ -387,7 +387,7 @@ def test_a_network_with_one_logit_is_refused_with_what_makes_two_of_it() -> None
 def test_weights_of_transformers_are_named_with_those_that_are_read() -> None:
     tensors = {"efficientnet.embeddings.convolution.weight": torch.ones(32, 3, 3, 3), "classifier.bias": torch.ones(9)}
     with pytest.raises(
-        ArtifactError, match="names of Transformers' EfficientNet, which are not read: timm has weights"
+        ArtifactError, match="names of the EfficientNet of Transformers, which are not read: timm has Google's"
     ):
         pretrained.convert(tensors, ASK, "model.safetensors")
 
@@ -529,8 +529,62 @@ def test_a_model_of_keras_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b0.keras", "w") as archive:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             archive.writestr(name, "{}")
-    with pytest.raises(ArtifactError, match="it is a model of Keras; save the state dict of a PyTorch network"):
+    with pytest.raises(ArtifactError, match="is a model of Keras; save the state dict of a PyTorch network"):
         checkpoint_file.read((tmp_path / "b0.keras").read_bytes(), "b0.keras")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("b0.h5", b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes; .*; timm has Google's weights for PyTorch"),
+        ("b0.engine", b"ftrt\0\0\0", "is an engine of TensorRT, which holds no weights that can be read: import those"),
+        ("b0.plan", b"\0\1\2\3", "is an engine of TensorRT"),
+        ("b0.pth", b"ftrt\0\0\0", "is an engine of TensorRT"),
+        ("b0.onnx", b"\0\1\2\3", "is a file of ONNX; save the state dict of a PyTorch network"),
+        ("b0.pdparams", b"\x80\4\x95\0", "is a file of PaddlePaddle; save the state dict"),
+        ("b0.pkl", b"\x80\4\x95\0", "is a pickle, which could run code, and is not read"),
+        (
+            "m.safetensors.index.json",
+            b'{"weight_map": {"a": "b"}}',
+            "is the index of several files, .*: join them, as by",
+        ),
+        ("b0.pth", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer; `git lfs pull` fetches the"),
+    ],
+)
+def test_a_file_of_another_tool_is_named_with_what_can_be_done(name: str, data: bytes, what: str) -> None:
+    """Nothing is said of damage, or of formats, where it is known what the file is."""
+    with pytest.raises(EffnetError, match=f"^{re.escape(name)} {what}"):
+        checkpoint_file.read(data, name)
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (
+            ("backbone.layers.0.conv.weight", "backbone.layers.1.0.depthwise_conv.conv.weight", "head.fc.weight"),
+            "of the EfficientNet of OpenMMLab (MMPretrain, MMClassification), which are not read: timm has Google's",
+        ),
+        (
+            ("module.stem.conv.weight", "module.layers.0.block0.depsep.conv.weight", "module.classifier.fc.weight"),
+            "of the EfficientNet of NVIDIA (DeepLearningExamples), which are not read: timm has weights of its own",
+        ),
+        (("stem.conv.weight", "s1.b1.dwise.weight", "head.fc.weight"), "of the EfficientNet of pycls, which are not"),
+        (
+            ("model.encoder.layer1.0.conv1.weight", "model.encoder.fc.weight"),
+            "of a ResNet, and no EfficientNet: effnet",
+        ),
+        (("cls_token", "blocks.0.attn.qkv.weight", "head.weight"), "of a vision transformer, and no EfficientNet"),
+        (("features.0.0.weight", "features.1.conv.0.0.weight", "classifier.1.weight"), "of a MobileNet, and no Eff"),
+        (("conv_stem.weight", "conv_head.weight", "conv_head.bias", "classifier.weight"), "of a MobileNet, and no Eff"),
+        (("features.0.0.weight", "features.1.0.layer_scale", "classifier.2.weight"), "of a ConvNeXt, and no Effi"),
+    ],
+)
+def test_networks_of_other_projects_and_kinds_are_named(names: tuple[str, ...], what: str) -> None:
+    tensors = {
+        name: torch.randn(4, 3, 3, 3) if "conv" in name or "features" in name else torch.randn(4, 8) for name in names
+    }
+    with pytest.raises(ArtifactError, match=re.escape(f"x.pth has the tensor names {what}")):
+        pretrained.convert(tensors, ASK, "x.pth")
 
 
 def saved(folder: Path, name: str, held: Any) -> bytes:
@@ -579,29 +633,29 @@ def test_the_format_is_that_of_the_bytes(kind: str, name: str, tmp_path: Path) -
     ],
 )
 def test_what_is_no_checkpoint_is_named(data: bytes, what: str, name: str) -> None:
-    with pytest.raises(EffnetError, match=f"it is {what}"):
+    with pytest.raises(EffnetError, match=f"^{re.escape(name)} is {what}"):
         checkpoint_file.read(data, name)
 
 
 def test_a_file_without_content_or_of_another_tool_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"x\.pth is empty$"):
         checkpoint_file.read(b"", "x.pth")
-    with pytest.raises(ArtifactError, match="not a safetensors file: it is a Git LFS pointer"):
+    with pytest.raises(ArtifactError, match=r"^x\.safetensors is a Git LFS pointer"):
         checkpoint_file.read(b"version https://git-lfs.github.com/spec/v1\noid", "x.safetensors")
-    with pytest.raises(ArtifactError, match="not a safetensors file: it is JSON text"):
+    with pytest.raises(ArtifactError, match=r"^x\.safetensors is JSON text"):
         checkpoint_file.read(b'{"error":"Repository not found"}', "x.safetensors")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("readme.txt", b"")
         archive.writestr("w/b0.pth", b"")
-    with pytest.raises(ArtifactError, match=r"it is a zip archive of w/b0\.pth; unpack it$"):
+    with pytest.raises(ArtifactError, match=r"is a zip archive of w/b0\.pth; unpack it$"):
         checkpoint_file.read((tmp_path / "x.zip").read_bytes(), "x.zip")
     np.savez(tmp_path / "x.npz", a=np.zeros(2))
-    with pytest.raises(ArtifactError, match=r"it is a zip archive of a\.npy$"):
+    with pytest.raises(ArtifactError, match=r"is a zip archive of a\.npy$"):
         checkpoint_file.read((tmp_path / "x.npz").read_bytes(), "x.pth")
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:  # as torch.jit.save writes it
         for name in ("x/data.pkl", "x/code/__torch__.py", "x/constants.pkl"):
             archive.writestr(name, b"")
-    with pytest.raises(ArtifactError, match="it is a TorchScript program; save the state dict"):
+    with pytest.raises(ArtifactError, match="is a TorchScript program; save the state dict"):
         checkpoint_file.read((tmp_path / "x.pt").read_bytes(), "x.pt")
 
 
@@ -684,7 +738,7 @@ def test_of_a_whole_model_the_line_says_how_to_save_its_tensors(held: Any, is_zi
 def test_a_program_of_torch_export_is_named() -> None:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), buffer)
-    with pytest.raises(ArtifactError, match=r"it is a program of torch\.export; save the state dict of the network"):
+    with pytest.raises(ArtifactError, match=r"is a program of torch\.export; save the state dict of the network"):
         checkpoint_file.read(buffer.getvalue(), "x.pt2")
 
 
@@ -1006,9 +1060,13 @@ def test_a_damaged_file_is_one_line_that_says_what_it_is(tmp_path: Path) -> None
             for _ in range(rng.randint(1, 8)):
                 data[rng.randrange(min(len(data), 400))] = rng.randrange(256)
             said = refusal(bytes(data), name)
-            assert said is None or re.fullmatch(r".*( is damaged or (not a|was not) | is refused| holds ).*", said)
+            assert said is None or re.fullmatch(
+                r".*( is damaged or (not a|was not) | is refused: | is (an?|probably) | holds ).*", said
+            )
     for name in ("text.pth", "old.pth"):
-        with pytest.raises(ArtifactError, match=rf"^{name} is (damaged or was not written by torch\.save: \D|refused)"):
+        with pytest.raises(
+            ArtifactError, match=rf"^{name} is (damaged or was not written by torch\.save: \D|refused|a (text|tar))"
+        ):
             checkpoint_file.read(wholes[name], name)
 
 
@@ -1046,7 +1104,9 @@ def test_tensors_without_their_numbers_or_their_names_are_refused(tmp_path: Path
 
 
 def test_another_kind_of_file_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match=r"neither \.safetensors nor \.pth"):
+    with pytest.raises(ConfigError, match=r"x\.nemo is neither \.safetensors, \.pth, .* nor \.ckpt; save the state"):
+        checkpoint_file.read(b"", "x.nemo")
+    with pytest.raises(ConfigError, match=r"model\.onnx is a file of ONNX"):
         checkpoint_file.read(b"", "model.onnx")
 
 
