@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.progress import Progress
-from conf.text import escaped
+from conf.text import escaped, logger
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
@@ -30,9 +30,16 @@ from models.data.sources.files.reader import OWN_FILE, Reader, open_member
 from models.data.sources.files.unread_formats import describe, find_format
 from models.data.sources.files.walk import Entry, walk_local, walk_own, walk_own_remote, walk_remote
 
+log = logger()
 ARCHIVES = (".tar", *decompress.COMPRESSED)
 _SCAN_THREADS = 8  # concurrent requests hide the latency of a cold disk or an object store
 _OUTER_BYTES = 2**16  # the headers of a tar of tars are a hundred megabytes apart
+# Archives and images of disks that are told by their suffixes; others are named by their first bytes.
+_OTHER_ARCHIVES = (
+    *(".iso", ".dmg", ".img", ".cab", ".arj", ".cpio", ".squashfs", ".deb", ".rpm", ".lrz", ".br", ".lzo", ".sit"),
+    *(".ace", ".zpaq", ".wim", ".vhd", ".vmdk"),
+)
+_UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".aria2", ".torrent", ".opdownload")
 _SHOWN = 200  # characters of a path in a message
 _PART = re.compile(r"\.(?:\d{3}|(?:part)?a[a-z]|part\d+)$", re.IGNORECASE)  # as 7-Zip, split and rar name them
 
@@ -249,7 +256,11 @@ def open_own(root: str) -> Files:
             container = open_member(root, "")
             members, others = tar.read_own_members(container.scanner(), root, 0, container.size)
         except DataError as error:
-            raise DataError(f"{error}{_describe_parts(root)}") from error
+            if part := _describe_parts(root):
+                raise DataError(f"{root} {part}") from error
+            raise
+        if said := tar.describe_escaped(member.name for member in members):
+            log.warning("%s: %s", root, said)
         listed, skipped = list_members(root, "", "", members), list(others)
     elif remote or Path(root).is_dir():
         entries = walk_own_remote(root) if remote else walk_own(Path(root), skipped)
@@ -278,17 +289,22 @@ def _no_data_error(root: str) -> ConfigError:
     hint = "; give the folder with the images: tables in it are read" * root.lower().endswith(
         (".csv", ".jsonl", ".tsv", ".json", ".txt", ".lst", ".yaml", ".yml")
     )
+    suffix = Path(root).suffix.lower()
+    if suffix in _OTHER_ARCHIVES:
+        hint = "; unpack or mount it, and give the folder"
+    elif suffix in _UNFINISHED:
+        hint = "; its name is that of a download that has not finished"
     if form := find_format(root, Container(root).read(0, HEAD_BYTES) if Path(root).is_file() else b""):
         hint = f"; {describe(Path(root).name, form)}"
     return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)}){hint}")
 
 
 def _describe_parts(root: str) -> str:
-    """Returns what to do if a damaged archive is one of the parts that a file was divided into; empty otherwise."""
+    """Returns that a damaged archive is one of the parts of a divided file, and what to do; empty otherwise."""
     if _PART.search(root):
-        return "; its name is that of a part of a divided file: join all parts, as with cat, and give the whole"
+        return "is by its name a part of a divided file: join all parts, as with cat, and give the whole"
     if root.lower().endswith(".zip") and Path(f"{root[:-4]}.z01").exists():
-        return "; it is the last part of a divided zip: join the parts, as with zip -s 0 PARTS.zip --out WHOLE.zip"
+        return "is the last part of a divided zip: join the parts, as with zip -s 0 PARTS.zip --out WHOLE.zip"
     return ""
 
 

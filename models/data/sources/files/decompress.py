@@ -40,11 +40,12 @@ _NOT_READ = (
     (b"\x04\x22\x4d\x18", "compressed by LZ4"),
     (b"\x1f\x9d", "compressed by compress"),
     (b"\x5d\0\0", "compressed by lzma"),
-    (b"PK\x07\x08", "a part of a split zip archive"),
+    (b"PK\x07\x08", "the first part of a divided zip"),
 )
 _NO_ARCHIVES = (
     (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the archive"),
     (b"<", "a web page or XML and no archive; download it again"),
+    (b"{", "JSON text and no archive, as an error that a server reports; download it again"),
 )
 _UTF8_NAME = 0x800  # flag of an entry of a zip
 _CHUNK_BYTES = 2**20
@@ -139,6 +140,8 @@ def _read_plain(archive: Container, limit: int) -> Iterator[bytes]:
                 and (twice := next((one for sign, one in _READ if chunk.startswith(sign)), ""))
             ):
                 raise DataError(f"{archive.location} is a {twice} file within a {kind} file: decompress it once")
+            if is_first and kind != _ZIP and chunk[:BLOCK].strip(b"\0") and not is_header(chunk[:BLOCK]):
+                raise DataError(f"{archive.location} is a {kind} file of something else than a tar: decompress it")
             is_first = False
             yield chunk
 

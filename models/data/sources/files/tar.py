@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from infra.errors import DataError
@@ -38,6 +38,7 @@ _LINKS = {
     b"6": "a pipe",
     _SPARSE: "sparse",
 }
+_ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
 # The characters of the names in the official archives, and a few more.
 _ALLOWED = re.compile(r"[A-Za-z0-9 _.,()'&+=@#!%~\[\]{}/-]+")
 
@@ -179,6 +180,14 @@ def iterate_members(read_at: ReadAt, where: str, start: int, end: int) -> Iterat
         if place and name:
             places[name] = place
             yield Member(name, *place)
+
+
+def describe_escaped(names: Iterable[str]) -> str:
+    """Returns a line about names that are not UTF-8, whose bytes are written in hexadecimal; empty for none."""
+    escaped = [name for name in names if _ESCAPED.search(name)]
+    if not escaped:
+        return ""
+    return f"{len(escaped):,} names are not UTF-8, and their bytes are written as in {min(escaped)}"
 
 
 def is_header(block: bytes) -> bool:

@@ -18,13 +18,13 @@ from models.data.sources.class_remarks import compare_classes, describe_labels, 
 from models.data.sources.files import hidden, walk
 from models.data.sources.files.archive import ARCHIVES
 from models.data.sources.files.container import locate
-from models.data.sources.files.image_format import OTHER_LFS, UNKNOWN, describe_files
+from models.data.sources.files.image_format import EMPTY, OTHER_LFS, TEXT, UNKNOWN, describe_files
 from models.data.sources.files.unread_formats import describe_unread
 from models.data.sources.folders import nested
 from models.data.sources.folders.folder_classes import Classes, find_classes, folders_below, label_images
 from models.data.sources.folders.layouts import describe_classes
 from models.data.sources.folders.levels import describe_deeper, divide_groups
-from models.data.sources.folders.packed import count_archives, describe_containers
+from models.data.sources.folders.packed import SUFFIXES, count_archives, describe_containers
 from models.data.sources.folders.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.tables import other_labels
@@ -82,10 +82,11 @@ def _describe_official(names: Sequence[str], official: Mapping[str, Sequence[str
 
 
 def _describe_pointer(tree: Tree) -> str:
-    """Returns a remark on the first table that is not here, but a pointer of Git LFS to it; empty for none."""
+    """Returns a remark on the first table or archive that is a pointer of Git LFS to it; empty for none."""
     names = [tree.files.names[row] for row, kind in tree.formats.items() if kind == OTHER_LFS]
-    first = min((name for name in names if name.lower().endswith(TABLES)), default="")
-    return f"{first} is a Git LFS pointer and not the table: git lfs pull fetches it" if first else ""
+    first = min((name for name in names if name.lower().endswith((*TABLES, *SUFFIXES))), default="")
+    what = "table" if first.lower().endswith(TABLES) else "archive"
+    return f"{first} is a Git LFS pointer and not the {what}: git lfs pull fetches it" if first else ""
 
 
 def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
@@ -348,7 +349,10 @@ def _count_others(tree: Tree, entries: Listing, unused: Unused, parts: Collectio
 
 
 def _describe_contents(tree: Tree, root: str, unused: Unused) -> str:
-    packed = [name for name in tree.files.names if name.lower().endswith(ARCHIVES)]
+    by_name = {name: tree.formats.get(row, "") for row, name in enumerate(tree.files.names)}
+    archives = {name: kind for name, kind in by_name.items() if name.lower().endswith(ARCHIVES)}
+    packed = [name for name, kind in archives.items() if kind == ARCHIVE]
+    broken = [name for name, kind in archives.items() if kind in (TEXT, EMPTY)]
     is_folder = root.startswith("s3://") or Path(root).is_dir()
     what_to_do = "which data.path may name" if is_folder else "which must be unpacked"
     remedy = f"; it contains the archive {packed[0]}, {what_to_do}" if packed else ""
@@ -358,5 +362,7 @@ def _describe_contents(tree: Tree, root: str, unused: Unused) -> str:
     first = {name.partition("/")[0] for name in (*tree.files.names, *tree.folders)}
     seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
     lines = "".join(f"; {line}" for line in unused.lines())
+    if broken and not remedy:
+        remedy = f"; {min(broken)} is {archives[min(broken)]} and no archive: download it again"
     remedy = remedy or describe_containers(tree.files)
     return f"no usable images in {root}/CLASS/; its top folder contains {seen}{lines}{remedy}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -155,13 +156,20 @@ def _identify(files: Files) -> dict[int, str]:
     heads = dataclasses.replace(files, sizes=np.minimum(files.sizes, HEAD_BYTES)).reader(rows)
     with ThreadPoolExecutor(_SNIFF_THREADS, thread_name_prefix="format") as pool:
         beginnings = list(pool.map(heads, range(len(rows))))
-    kinds = {row: identify_named(head, files.names[row]) for row, head in zip(rows, beginnings, strict=True)}
-    return {row: _as_archive(kind, files.names[row].lower()) for row, kind in kinds.items()}
+    heads_of = dict(zip(rows, beginnings, strict=True))
+    kinds = {row: identify_named(head, files.names[row]) for row, head in heads_of.items()}
+    return {row: _as_archive(kind, files.names[row].lower(), heads_of[row]) for row, kind in kinds.items()}
 
 
-def _as_archive(kind: str, name: str) -> str:
-    """Returns archive in place of the format of a file with the suffix of one: most are packed, tars are unknown."""
-    return ARCHIVE if kind in (*PACKED, UNKNOWN) and name.endswith(SUFFIXES) else kind
+def _as_archive(kind: str, name: str, head: bytes) -> str:
+    """Returns archive in place of the format of a file with the suffix of one: most are packed, tars are unknown.
+
+    A tar begins with the name of its first member, which may fill the bytes that are read: then it looks like a text.
+    """
+    is_name = (
+        kind == TEXT and name.endswith(".tar") and len(head) == HEAD_BYTES and re.search(rb"^[<{]|\n", head) is None
+    )
+    return ARCHIVE if (kind in (*PACKED, UNKNOWN) or is_name) and name.endswith(SUFFIXES) else kind
 
 
 def _common_top(names: Collection[str]) -> str:

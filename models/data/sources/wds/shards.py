@@ -23,7 +23,7 @@ from infra.errors import ConfigError, DataError, NotFoundError
 from models.data.sources import listing
 from models.data.sources.class_file import rank_labels, read_class_names
 from models.data.sources.class_remarks import compare_classes, describe_labels, find_measurement, require_common_classes
-from models.data.sources.files import archive, decompress
+from models.data.sources.files import archive, decompress, tar
 from models.data.sources.files.container import Container, join_parts
 from models.data.sources.files.image_format import CONVERTIBLE, DECODED, describe_kind
 from models.data.sources.listing import NAMED, Listing, Source
@@ -143,6 +143,8 @@ def _report(
             if _CLASS_NAMES.fullmatch(name.rpartition("/")[2]):
                 path = join_parts(shards.root, name)
                 log.info("%s: data.class_file=%s would give the classes their names, if it has these", data.name, path)
+    if said := tar.describe_escaped(sample.image.name for shard in scans for sample in shard.samples):
+        log.warning("%s: %s", data.name, said)
     for line in describe_fields(scans, label_field):
         log.warning("%s: %s", data.name, line)
     words = Counter(map(name_without_number, shards.parts))

@@ -555,6 +555,53 @@ def test_a_download_that_is_no_archive_is_named(content: bytes, what: str, name:
         open_source(data_settings("folder", tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+            "is a Git LFS pointer and not the archive: git lfs",
+        ),
+        (b"<!DOCTYPE html><html>Virus scan warning</html>", "is text and no archive: download it again"),
+        (b"", "is empty and no archive: download it again"),
+    ],
+)
+def test_what_has_the_name_of_an_archive_in_a_folder_is_no_path_to_give(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"photos.zip {said}") as refusal:
+        open_tree(tmp_path, {"photos.zip": content})
+    assert "which data.path may name" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.iso", bytes(600), "is neither a folder nor an archive .*; unpack or mount it, and give the folder"),
+        ("x.cpio", b"070701", "; unpack or mount it, and give the folder"),
+        ("x.zip.aria2", bytes(600), "; its name is that of a download that has not finished"),
+        (
+            "x.zip",
+            b'{"error": "not found"}',
+            "is JSON text and no archive, as an error that a server reports; download",
+        ),
+        ("x.jpg.gz", gzip.compress(photo(1)), "is a gzip file of something else than a tar: decompress it"),
+        ("x.z01", b"PK\7\x08" + bytes(600), "is the first part of a divided zip, which is not read; unpack it"),
+    ],
+)
+def test_files_that_are_no_archives_are_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((ConfigError, DataError), match=f"{re.escape(name)} {'.*' * said.startswith(';')}{said}"):
+        open_source(data_settings("folder", tmp_path / name))
+
+
+def test_names_in_a_tar_that_are_not_utf8_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = own_tar(tmp_path / "x.tar", [(name.replace("/a/", "/caf\udce9/"), data) for name, data in PAIR])
+    assert open_source(data_settings("folder", path)).classes == ("b", r"caf\xe9")
+    said = [record.message for record in caplog.records if "UTF-8" in record.message]
+    assert said == [rf"{path}: 1 names are not UTF-8, and their bytes are written as in set/caf\xe9/1.jpg"]
+
+
 def test_names_in_a_zip_are_utf8_with_and_without_the_flag(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
         for name, data in PAIR:
@@ -603,7 +650,7 @@ def test_a_part_of_a_divided_archive_is_named(name: str, tmp_path: Path) -> None
         writer.write(tmp_path / "x.tar")
     whole = (tmp_path / ("x.zip" if "zip" in name else "x.tar")).read_bytes()
     (tmp_path / name).write_bytes(whole[:1100])
-    with pytest.raises(DataError, match="its name is that of a part of a divided file: join all parts"):
+    with pytest.raises(DataError, match=rf"{name} is by its name a part of a divided file: join all parts"):
         open_source(data_settings("folder", tmp_path / name))
 
 
@@ -613,7 +660,7 @@ def test_the_last_part_of_a_divided_zip_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.z01").write_bytes(whole[:100])
     (tmp_path / "x.zip").write_bytes(whole[100:])
-    with pytest.raises(DataError, match="the last part of a divided zip: join the parts, as with zip -s 0"):
+    with pytest.raises(DataError, match=r"x\.zip is the last part of a divided zip: join the parts, as with zip -s 0"):
         open_source(data_settings("folder", tmp_path / "x.zip"))
 
 
