@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -177,21 +178,37 @@ def require_rows(ref: str, shards: ShardResult, model: Sequence[str], data: Sequ
 
 def _remedy(model: Sequence[str], data: Sequence[str]) -> str:
     """What to do about lists of other classes, or of the same in another spelling."""
-
-    def spellings(names: Sequence[str]) -> set[str]:
-        return {" ".join(re.split(r"[\s_-]+", name.casefold())) for name in names}
-
-    if len(spellings(data)) == len(data) and spellings(data) <= spellings(model):
+    spelled = {_spell(name) for name in data}
+    if len(spelled) == len(data) and spelled <= {_spell(name) for name in model}:
         return (
-            "The names are the same but for case, spaces, hyphens and underscores: rename the classes of the data set, "
-            "or import the weights again with the names of the data set in published.class_file"
+            "The names are the same but for case, spaces, hyphens and underscores, quotes, a number before them or "
+            "synonyms behind a comma: rename the classes of the data set, or import the weights again with the names "
+            "of the data set in published.class_file"
         )
     if len(model) == _IMAGENET and all(map(_WNID.fullmatch, data)):
         return (
             "The data set has WordNet ids: weights imported without published.class_file are matched by these, "
             f"if their {_IMAGENET:,} classes are ImageNet's"
         )
+    are_numbers = [all(map(str.isdecimal, names)) for names in (model, data)]
+    if are_numbers == [False, True]:
+        return (
+            "The classes of the data set are numbers: data.class_file for shards, or a list as classes.txt beside "
+            "folders, gives them the names"
+        )
+    if are_numbers == [True, False]:
+        return (
+            "The classes of the model are numbers: take the data set without a list of their names (data.class_file, "
+            "or one as classes.txt beside folders)"
+        )
     return "Take the data set that it was trained on"
+
+
+def _spell(name: str) -> str:
+    """A name without distinctions that spellings of one class have."""
+    text = unicodedata.normalize("NFC", name).casefold().strip(" '\"")
+    text = re.sub(r"^(n\d{8}|\d+)(?=[\s_.-])", "", text.partition(",")[0])
+    return " ".join(re.split(r"[\s_.-]+", text)).strip()
 
 
 def find_rows(model: Sequence[str], data: Sequence[str]) -> list[int] | None:
@@ -214,5 +231,12 @@ def describe_difference(model: Sequence[str], data: Sequence[str]) -> str | None
         parts += [f"only the {side} has {list_some(map(repr, names), SHOWN)}" for side, names in only.items() if names]
         return "; ".join(parts)
     pairs = [(i, a, b) for i, (a, b) in enumerate(zip(model, data, strict=True)) if a != b]
-    shown = ", ".join(f"class {i} is {a!r} in the model and {b!r} in the data" for i, a, b in pairs[:SHOWN])
+    shown = ", ".join(_describe_pair(*pair) for pair in pairs[:SHOWN])
     return f"{shown} ({len(pairs)} of {len(model)} differ)"
+
+
+def _describe_pair(label: int, model: str, data: str) -> str:
+    """Two names of a class; those that differ in the form of their characters alone look alike unless escaped."""
+    is_alike = unicodedata.normalize("NFC", model) == unicodedata.normalize("NFC", data)
+    write = ascii if is_alike else repr
+    return f"class {label} is {write(model)} in the model and {write(data)} in the data"

@@ -155,6 +155,16 @@ def test_names_that_were_given_at_the_import_are_matched_even_if_they_are_number
     [
         (["Polar_Bear", "ant"], ["ant", "polar bear"], "The names are the same but for case, spaces, hyphens"),
         (["Polar-Bear", "ant", "bee"], ["polar_bear"], "The names are the same but for case, spaces, hyphens"),
+        (["ant", "polar bear"], ["ant ", "polar bear"], "The names are the same but for case, spaces, hyphens"),
+        (["ant", "polar bear"], ["001.ant", "002.polar_bear"], "The names are the same but for case, spaces"),
+        (["ant", "tench"], ["ant, emmet", "tench, Tinca tinca"], "The names are the same but for case, .* synonyms"),
+        (["caf\u00e9", "b"], ["cafe\u0301", "b"], "The names are the same but for case, spaces, hyphens"),
+        (
+            ["ant", "bee"],
+            ["0", "1"],
+            "The classes of the data set are numbers: data.class_file for shards, or a list as",
+        ),
+        (["0", "1"], ["ant", "bee"], "The classes of the model are numbers: take the data set without a list"),
         ([f"c{i}" for i in range(1000)], ["n01440764", "n01443537"], "The data set has WordNet ids: weights imported"),
         (["ant", "bee"], ["ant", "cat"], "Take the data set that it was trained on"),
         (["ant", "bee"], ["Ant", "ant"], "Take the data set that it was trained on"),
@@ -164,3 +174,9 @@ def test_of_classes_in_another_spelling_the_remedy_says_so(model: list[str], dat
     shards = ShardResult("pets", "file:///manifest.json", "sha256", len(data), 1, 1, 1, 1, reused=True)
     with pytest.raises(ConfigError, match=rf"would mean nothing\. {remedy}"):
         require_rows("b0/1", shards, model, data)
+
+
+def test_names_that_look_alike_are_shown_with_what_differs() -> None:
+    assert describe_difference(["caf\u00e9", "b"], ["cafe\u0301", "b"]) == (
+        r"class 0 is 'caf\xe9' in the model and 'cafe\u0301' in the data (1 of 2 differ)"
+    )
