@@ -89,7 +89,7 @@ def find_measurement(classes: Collection[str], count: int) -> str:
 
 def describe_labels(classes: Sequence[str]) -> tuple[str, ...]:
     """Returns remarks on classes that may be no single class: several labels of one image, or a missing label."""
-    return (*_describe_combined(classes), *_describe_missing(classes))
+    return (*_describe_combined(classes), *_describe_missing(classes), *_describe_two_forms(classes))
 
 
 def _describe_combined(classes: Sequence[str]) -> tuple[str, ...]:
@@ -122,6 +122,18 @@ def _is_combined(name: str, words: Collection[str], known: set[str], repeated: s
         return True
     is_marked = _MARKED.search(name) is not None and not known.isdisjoint(words)
     return is_marked or (re.search("[|;,]", name) is not None and repeated.issuperset(words))
+
+
+def _describe_two_forms(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns a remark if classes are the numbers from 0 and as many names, as 0, 1, ant, bee; digits are 10."""
+    numbers = sorted((int(name), name) for name in classes if re.fullmatch("[0-9]{1,6}", name))
+    names = [name for name in classes if name.lstrip("+-").isdecimal() is False]
+    if len(numbers) < 2 or len(numbers) != len(names) or [number for number, _ in numbers] != list(range(len(names))):
+        return ()
+    return (
+        f"{len(numbers)} classes are numbers from 0 and as many are names, as {numbers[0][1]} and {min(names)}: they "
+        "may be the same classes in two forms",
+    )
 
 
 def _describe_missing(classes: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from conf import schema
 from conf.text import list_some
@@ -11,10 +11,12 @@ from infra.errors import ConfigError
 from models.data.sources.listing import NAMED
 from models.data.sources.unused import Unused
 from models.data.sources.wds.labels import FIELDS, NUMBER, LabelReader, is_read, split_field
-from models.data.sources.wds.scan import Shard
+from models.data.sources.wds.scan import APART, Shard
 
 _PICKLES = ("pyd", "pkl", "pickle", "pth", "pt")  # suffixes that webdataset's decoder unpickles
 _PACKED = ("npz", "mp", "msgpack", "msg", "cbor", "ten", "tb")  # that are not read; the last of webdataset's tensors
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+OTHER_LABEL = "samples with a label that is none of"  # the classes
 _DOCUMENTS = ("yaml", "yml", "xml", "csv", "tsv", "jsonl", "html", "toml")  # texts that hold more than a label
 _LABEL_WORDS = frozenset(("cls", "class", "label", "labels", "target", "targets", "category"))
 _MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
@@ -64,25 +66,55 @@ def refuse_two_forms(data: schema.Data, scans: Sequence[Shard], read: LabelReade
         )
 
 
-def describe_contents(data: schema.Data, scans: Sequence[Shard], read: LabelReader, unused: Unused) -> str:
-    """Returns why shards have no sample that can be used: what they hold, and what to do."""
+def describe_contents(
+    data: schema.Data, scans: Sequence[Shard], read: LabelReader, unused: Unused, beside: Sequence[str]
+) -> str:
+    """Returns why shards have no sample that can be used: what they hold, and what to do.
+
+    Args:
+        data: Settings.
+        scans: The shards.
+        read: Reader of the labels.
+        unused: Why each sample is not used.
+        beside: Files beside the shards.
+    """
     suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
     seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
     lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
     if len(suffixes) > _MANYFIELDS:
         lines += f"; {len(suffixes):,} fields are too many: a field is what follows the first dot of a name"
-    if any(read(sample.labels) is not None for shard in scans for sample in shard.samples):
-        return f"{data.name} at {data.path}: no sample with an image that is read; its fields are {seen}{lines}"
+    lacking, remedy = f"no sample with an image and a label in {read.field}", ""
+    if APART in unused.names:
+        pass  # which is all there is to say
+    elif any(reason.startswith(OTHER_LABEL) for reason in unused.names):
+        lacking = "no sample with a label that is one of the classes"
+    elif any(read(sample.labels) is not None for shard in scans for sample in shard.samples):
+        lacking = "no sample with an image that is read"
+    elif not any(shard.samples for shard in scans):
+        is_decoded = any(suffix.rpartition(".")[2] in (*_PICKLES, *_PACKED, "npy") for suffix in suffixes)
+        lacking = "no sample with an image that is read"
+        remedy = "; arrays and pickles are no images: write these encoded, as .jpg or .png" * is_decoded
+    else:
+        remedy = describe_keys(scans) + _describe_labels(data, scans, suffixes, beside)
+    return f"{data.name} at {data.path}: {lacking}; its fields are {seen}{lines}{remedy}"
+
+
+def _describe_labels(
+    data: schema.Data, scans: Sequence[Shard], suffixes: Collection[str], beside: Sequence[str]
+) -> str:
+    """Returns where labels may be, and what to do, for a message."""
     if data.label_field and "json" in suffixes and split_field(data.label_field)[0] not in suffixes:
-        lines += f"; a key of .json is written json.{data.label_field}"
+        return f"; a key of .json is written json.{data.label_field}"
+    if tables := sorted(name for name in beside if name.lower().endswith(_TABLES)):
+        return (
+            f"; {tables[0]} beside the shards is not read: if it has the labels by key, write the shards again with "
+            "these as .cls"
+        )
     unread = describe_unread(scans)
     remedy = (
         "set data.label_field to the field with the labels, or take data=folder for a tar with one folder per class"
     )
-    return (
-        f"{data.name} at {data.path}: no sample with an image and a label in {read.field}; its fields are {seen}"
-        f"{describe_keys(scans)}{lines}{unread or f'; {remedy}'}"
-    )
+    return unread or f"; {remedy}"
 
 
 def describe_keys(scans: Sequence[Shard]) -> str:

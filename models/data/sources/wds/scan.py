@@ -32,7 +32,7 @@ _NO_IMAGES = (*KINDS_OF_TEXT, TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Pa
 _SMALL_BYTES = {TEXT: 256, "NumPy": 512}  # of what may be a label; the header of an array has 128
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES = 2**20
-_APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
+APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
 
 
 class _Part(NamedTuple):
@@ -149,7 +149,7 @@ def _add_sample(
     had_image = seen.get(key)
     seen[key] = bool(images or had_image)
     if had_image is not None and had_image != bool(images):
-        shard.others.append((_APART, key, True))
+        shard.others.append((APART, key, True))
         return
     if not images:
         shard.others.append((_describe_none(parts), key, True))

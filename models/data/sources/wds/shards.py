@@ -30,6 +30,7 @@ from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.unused import Unused
 from models.data.sources.wds.addresses import ShardAddresses, find_gaps, find_shards, may_be_shard, name_without_number
 from models.data.sources.wds.field_remarks import (
+    OTHER_LABEL,
     describe_contents,
     describe_fields,
     describe_keys,
@@ -83,7 +84,7 @@ def open_shards(data: schema.Data) -> Source:
     classes = _list_classes(data, scans, read)
     entries, unused = _list_samples(data, shards, scans, read, classes)
     if not entries.rows:
-        raise ConfigError(describe_contents(data, scans, read, unused))
+        raise ConfigError(describe_contents(data, scans, read, unused, shards.others))
     for name in shards.others:
         if name not in unread:
             unused.add("files beside the shards", name, could_be_sample=False)
@@ -198,6 +199,7 @@ def _list_samples(
     """Lists the samples that have a label and a format that is decoded; counts the others."""
     labels = {label for shard in scans for sample in shard.samples if (label := read(sample.labels))}
     rank = rank_labels(data.class_file, classes, labels)
+    strange = min(labels - rank.keys(), default="")
     taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
     unused, files, label_field = Unused(), [], read.field
     chosen: list[tuple[str, int, int]] = []
@@ -223,7 +225,7 @@ def _list_samples(
                 other = f", which have one in {others[0]}" if others else ""
                 unused.add(f"samples without a label in {label_field}{other}", name)
             elif label not in rank:
-                unused.add(f"samples with a label that is none of the {len(classes):,} classes", name)
+                unused.add(f"{OTHER_LABEL} the {len(classes):,} classes, as {strange!r}", name)
             elif sample.kind not in taken:
                 described = describe_kind(sample.kind)
                 if sample.kind in CONVERTIBLE and data.shards != REWRITTEN:

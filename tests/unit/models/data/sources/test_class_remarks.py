@@ -95,3 +95,18 @@ def test_classes_of_one_name_in_several_spellings_are_said(names: tuple[str, str
 def test_negative_numbers_are_other_classes_than_positive_ones(tmp_path: Path) -> None:
     files = {path: image for name in ("-1", "1", "2") for path, image in flat(f"{name}/", 3).items()}
     assert not any("look alike" in line for line in open_tree(tmp_path, files).class_differences)
+
+
+@pytest.mark.parametrize(
+    ("classes", "is_said"),
+    [
+        (["0", "1", "2", "ant", "bee", "cat"], True),
+        (["0", "1", "a", "b", "c"], False),
+        (["1", "2", "a", "b"], False),
+        (["0", "1", "2"], False),
+        (["0", "ant"], False),
+    ],
+)
+def test_numbers_and_as_many_names_may_be_the_same_classes(classes: list[str], is_said: bool) -> None:
+    said = "3 classes are numbers from 0 and as many are names, as 0 and ant: they may be the same classes in two forms"
+    assert describe_labels(classes) == ((said,) if is_said else ())

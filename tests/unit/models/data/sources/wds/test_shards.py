@@ -128,7 +128,7 @@ def test_lists_in_another_spelling_are_refused(spelled: str, what: str, tmp_path
 def test_a_key_of_a_json_without_its_suffix_is_told_how_it_is_written(tmp_path: Path) -> None:
     samples = [{"jpg": photo(i), "json": json.dumps({"info": {"species": "ab"[i % 2]}})} for i in range(4)]
     root = write_shards(tmp_path / "set" / "%d.tar", samples)
-    with pytest.raises(ConfigError, match=r"; a key of \.json is written json\.info\.species; "):
+    with pytest.raises(ConfigError, match=r"; a key of \.json is written json\.info\.species$"):
         open_shards(root, label_field="info.species")
     assert open_shards(root, label_field="json.info.species").classes == ("a", "b")
 
@@ -279,7 +279,9 @@ def test_members_that_webdataset_would_fail_on_are_counted(tmp_path: Path) -> No
 def test_a_label_that_the_class_file_lacks_is_counted(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(39))
     (tmp_path / "names.json").write_text('["zebra", "ant"]')
-    with pytest.raises(ConfigError, match=r"13 samples with a label that is none of the 2 classes, first 00000\.tar"):
+    with pytest.raises(
+        ConfigError, match=r"13 samples with a label that is none of the 2 classes, as '2', first 00000\.tar"
+    ):
         open_shards(folder, class_file=str(tmp_path / "names.json"))
 
 
@@ -827,3 +829,46 @@ def test_compressed_shards_alone_are_named(tmp_path: Path) -> None:
         ConfigError, match=r"names no shards .*; a-0\.tar\.zst is not read: decompress such files to \.tar"
     ):
         open_shards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("members", "said", "unsaid"),
+    [
+        (
+            {"npy": npy(np.zeros((8, 8, 3), np.uint8)), "cls": b"1"},
+            "arrays and pickles are no images: write these",
+            "label_field",
+        ),
+        ({"pyd": b"\x80\4K\1.", "cls": b"1"}, "arrays and pickles are no images: write these enc", "labels as text"),
+    ],
+)
+def test_images_that_are_not_encoded_are_no_labels(
+    members: dict[str, bytes], said: str, unsaid: str, tmp_path: Path
+) -> None:
+    write_archive(tmp_path / "a.tar", [(f"{i}.{field}", data) for i in range(6) for field, data in members.items()])
+    with pytest.raises(ConfigError, match=f"no sample with an image that is read.*{said}") as refusal:
+        open_shards(tmp_path)
+    assert unsaid not in str(refusal.value)
+
+
+def test_members_that_are_apart_need_no_other_label_field(tmp_path: Path) -> None:
+    members = [(f"{i}.jpg", photo(i)) for i in range(6)] + [(f"{i}.cls", b"1") for i in range(6)]
+    write_archive(tmp_path / "a.tar", members)
+    with pytest.raises(ConfigError, match="6 samples whose members are apart in the tar") as refusal:
+        open_shards(tmp_path)
+    assert "data.label_field" not in str(refusal.value)
+
+
+def test_a_class_file_of_other_names_is_said(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%d.tar", [{"jpg": photo(i), "cls": "ABC"[i % 3]} for i in range(6)])
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    said = r"no sample with a label that is one of the classes.* 6 samples with .* none of the 3 classes, as 'A', first"
+    with pytest.raises(ConfigError, match=said):
+        open_shards(folder, class_file=str(tmp_path / "names.txt"))
+
+
+def test_a_table_beside_shards_without_labels_is_named(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%d.tar", [{"jpg": photo(i)} for i in range(6)])
+    (folder / "labels.csv").write_text("key,label\n000000,1\n")
+    with pytest.raises(ConfigError, match=r"labels\.csv beside the shards is not read: if it has the labels by key"):
+        open_shards(folder)
