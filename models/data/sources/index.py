@@ -24,7 +24,7 @@ from conf.text import logger
 from infra import store
 from infra.errors import DataError, NotFoundError
 from models.data.sources import catalog, listing
-from models.data.sources.class_file import read_small
+from models.data.sources.class_file import read_class_names
 from models.data.sources.files.container import Container, join_parts, locate_uri
 from models.data.sources.files.reader import OWN_FILE, Reader
 from models.data.sources.listing import Source
@@ -183,7 +183,7 @@ def digest_tars(data: schema.Data) -> str:
 
     with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
         tars = list(pool.map(describe, shards.parts))
-    names = "" if data.class_file is None else read_small(data.class_file, "data.class_file")
+    names = "" if data.class_file is None else read_class_names(data.class_file, "data.class_file")
     settings = (data.label_field, names, data.allow_partial, data.shards, data.convert)
     stated = [FORMAT, tars, list(shards.parts.values()), *settings, *shards.others]
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]

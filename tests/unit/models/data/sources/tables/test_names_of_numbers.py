@@ -30,6 +30,8 @@ def class_by_folder(source: Source) -> dict[str, str]:
         (1, 1, "labels.txt", "".join(f"{i + 1} {name}\n" for i, name in enumerate(NAMES)).encode()),
         (0, 1, "class_to_idx.json", json.dumps({name: i for i, name in enumerate(NAMES)}).encode()),
         (0, 1, "data_classes.yaml", f"names: [{', '.join(NAMES)}]".encode()),
+        (0, 1, "data.yaml", f"path: .\ntrain: images\nnames: [{', '.join(NAMES)}]".encode()),
+        (0, 5, "signnames.csv", ("ClassId,SignName\n" + "".join(f"{i},{n}\n" for i, n in enumerate(NAMES))).encode()),
     ],
 )
 def test_folders_of_numbers_have_the_names_of_a_list_in_the_order_of_the_numbers(
