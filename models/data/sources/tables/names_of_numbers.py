@@ -74,13 +74,14 @@ def name_numbers(files: Files, classes: Sequence[str]) -> tuple[dict[str, str], 
 
 def _may_name(path: str) -> bool:
     """Whether a file may name classes by its own name; those in the folder of a class are about its images."""
+    if not path.lower().endswith(_SUFFIXES):  # most files of a large set
+        return False
     *folders, name = path.split("/")
     stem, _, suffix = name.lower().rpartition(".")
     words = words_of(stem)
     is_named = not _WORDS.isdisjoint(words) or any(word.endswith(("names", "classes", "labels")) for word in words)
     is_yolo = suffix in ("yaml", "yml") and not {"data", "dataset"}.isdisjoint(words)
-    is_list = name.lower().endswith(_SUFFIXES) and (is_named or is_yolo)
-    return is_list and not any(map(is_number, folders))
+    return (is_named or is_yolo) and not any(map(is_number, folders))
 
 
 def _fit(numbers: Mapping[str, int], names: Mapping[int, str], *, is_stated: bool) -> dict[str, str]:

@@ -48,12 +48,15 @@ def refuse_unread(
     unread = {path: named for path, kind, named, is_whole in texts if kind not in ("val", "test") and not is_whole}
     held_out = [path for path, kind, named, is_whole in texts if kind in ("val", "test") and not is_whole]
     for path in (*unread, *_list_divisions(files, len(images))):
-        lines, beside = read_lines(files, rows[path]), held_out if path in unread else []
+        beside = held_out if path in unread else []
+        lists = [read_lines(files, rows[one]) for one in (path, *beside)]
+        lines = lists[0]
         if path.lower().endswith(JSON):
             why = _describe_json(decode(files.read(rows[path])), len(images))
+        elif 2 * sum(map(len, lists)) < len(images):
+            continue  # numbers of images by split, a part of a log
         else:
-            why = _describe_numbers([lines, *(read_lines(files, rows[one]) for one in beside)], len(images))
-            why = why or _describe_lines(lines, images, index)
+            why = _describe_numbers(lists, len(images)) or _describe_lines(lines, images, index)
         if why and unread.get(path):
             others = [line for line in lines if match_line(line, index.images) is None]
             why = f"{len(others):,} of {len(lines):,} lines name no image, as {others[0][:_SHOWN]!r}"
@@ -78,7 +81,7 @@ def describe_partial(texts: Sequence[tuple[str, str, set[str], bool]], count: in
 def _list_divisions(files: Files, count: int) -> Iterator[str]:
     """Yields the texts and JSON named after divisions, as ``split.csv``, that are large enough for so many images."""
     for row, path in enumerate(files.names):
-        if not _DIVISIONS.isdisjoint(words_of(read_name(path)[1])) and may_list(files, row, count):
+        if may_list(files, row, count) and not _DIVISIONS.isdisjoint(words_of(read_name(path)[1])):
             yield path
 
 

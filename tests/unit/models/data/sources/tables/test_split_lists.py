@@ -458,6 +458,7 @@ def test_images_of_one_name_in_lists_without_folders_are_refused(tmp_path: Path)
         {"split.txt": b"The splits are drawn with seed 1.\n" * 9},
         {"README.txt": rows_of(lambda _, one: one)},
         {"split.py": b"import random\n" * 40},
+        {"split_sizes.csv": b"split,images\ntrain,ant_0001\nval,ant_0002\n"},
     ],
 )
 def test_logs_and_texts_are_no_lists(files: dict[str, bytes], tmp_path: Path) -> None:
