@@ -205,7 +205,8 @@ def _divide_by_lists(
     said = ""
     if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"}):
         images = [tree.top + name for name in entries.names]
-        listed, said = _read_lists(tree, images, entries.labels, data)
+        held_out = {str(split_names.split_of(top)) for top, part in parts.items() if part != TRAIN}
+        listed, said = _read_lists(tree, images, entries.labels, data, held_out)
         kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
         by_kind = splits.number_kinds(set(kinds.values()))
     if not by_kind:
@@ -219,14 +220,14 @@ def _divide_by_lists(
 
 
 def _read_lists(
-    tree: Tree, images: Sequence[str], labels: Sequence[int], data: schema.Data
+    tree: Tree, images: Sequence[str], labels: Sequence[int], data: schema.Data, held_out: Collection[str]
 ) -> tuple[dict[str, str], str]:
     """Returns the split of each image by the lists in a tree, and a line about them, as ``read_split_lists``.
 
     Where settings name the folders of train, lists that would be refused are not read, which the line says.
     """
     try:
-        return read_split_lists(tree.files, images, labels, data)
+        return read_split_lists(tree.files, images, labels, data, held_out)
     except ConfigError as error:
         if not data.train_folders:
             raise

@@ -9,7 +9,7 @@ and NABirds; ``list_eval_partition.txt`` of CelebA (0 train, 1 val, 2 test); ``P
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from conf import schema
@@ -117,7 +117,7 @@ def _codes_by_header(header: str) -> dict[str, str]:
 
 
 def read_split_lists(
-    files: Files, images: Sequence[str], labels: Sequence[int], data: schema.Data
+    files: Files, images: Sequence[str], labels: Sequence[int], data: schema.Data, held_out: Collection[str] = ()
 ) -> tuple[dict[str, str], str]:
     """Returns the split of each image by the lists in a tree, and a line about them; empty if there are none.
 
@@ -127,6 +127,8 @@ def read_split_lists(
         labels: Their classes.
         data: Settings, of which ``label_field`` is the header of the column that has the classes, and no splits, and
             ``folds`` and ``fold`` choose one of the folds that a column states.
+        held_out: Kinds of splits that have folders of their own, whose images are none of these: lists of such a kind
+            are about them, also where the names are equal.
 
     Returns:
         Kinds by image: train, val and test; images that no list names are absent. Where lists name held-out images
@@ -143,7 +145,7 @@ def read_split_lists(
     index = Index(index_images(images))
     if (numbered := _read_numbered(files, index.images)) is not None:
         return numbered
-    texts = list(find_lists(files, index, len(images)))
+    texts = [one for one in find_lists(files, index, len(images)) if one[1] not in held_out]
     unread = unread or _describe_others([(path, kind) for path, kind, named, _ in texts if not named])
     divisions = _group([*(one for one in texts if one[2]), *_find_json(files, images)], len(images))
     complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}

@@ -529,3 +529,15 @@ def test_a_column_named_set_with_numbers_is_named(tmp_path: Path) -> None:
     images = {f"images/{name.rpartition('/')[2]}": photo(i) for i, name in enumerate(IMAGES)}
     source = open_tree(tmp_path, images | {"labels.csv": text(["image,label,set", *rows])})
     assert source.class_differences == ("splits are drawn, not those of the column set of labels.csv",)
+
+
+def test_a_list_of_test_is_about_the_folder_test_where_names_are_equal(tmp_path: Path) -> None:
+    """As in sets of Kaggle whose images are numbered from 0 in both folders; test has no labels."""
+    files = {f"{folder}/{i}.jpg": photo(100 * k + i) for k, folder in enumerate(("train", "test")) for i in range(12)}
+    tables = {
+        "train.csv": text(["id,label", *(f"{i},{'ab'[i % 2]}" for i in range(12))]),
+        "test.csv": text(["id", *map(str, range(12))]),
+    }
+    source = open_tree(tmp_path, files | tables)
+    assert (source.classes, counts(source)) == (("a", "b"), [12, 0, 0])
+    assert names_of(source, TRAIN) == {f"train/{i}.jpg" for i in range(12)}
