@@ -49,6 +49,8 @@ def read(options: schema.Published) -> PublishedFile:
     """
     if options.path is None:
         raise ConfigError("which file? e.g. published.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
+    if "://" not in options.path and Path(options.path).is_dir():
+        raise ConfigError(f"published.path {options.path} is a folder{_describe_folder(Path(options.path))}")
     uri = options.path if "://" in options.path else f"file://{Path(options.path).resolve()}"
     data = store.read(uri)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -61,6 +63,16 @@ def read(options: schema.Published) -> PublishedFile:
     if source != CLASSES_GIVEN and not packaged.has_weights(sha256):
         weights = replace(weights, guesses=(*weights.guesses, f"class names {source}"))
     return PublishedFile(uri, sha256, weights, tuple(names), source)
+
+
+def _describe_folder(folder: Path) -> str:
+    """Returns what to do with a folder in place of a file."""
+    if (folder / "saved_model.pb").exists():
+        return " of TensorFlow, which is not read: timm has Google's weights for PyTorch, as tf_efficientnet_b0"
+    known = sorted(
+        one.name for one in folder.iterdir() if one.name.endswith((".safetensors", *checkpoint_file.PICKLES))
+    )
+    return f": give the file, as {folder / known[0]}" if known else ", in which no file has the suffix of weights"
 
 
 def _name_classes(weights: PretrainedWeights, file: str | None, stated: TimmConfig | None) -> tuple[list[str], str]:

@@ -66,6 +66,8 @@ def read_lines(text: str, where: str) -> list[str]:
         return [match[2] for match in numbered]
     wordnet = [match for line in lines if (match := _WORDNET_LINE.fullmatch(line))]
     if wordnet and len(wordnet) == len(lines):
+        if all(map(str.isdecimal, seconds := [re.split(r"[\s,:]+", line)[1] for line in lines])):  # map_clsloc.txt
+            require_from_zero(list(map(int, seconds)), where)
         log.info("%s: the names of the classes are the WordNet ids of its lines, as in ImageNet's data", where)
         return [match[1] for match in wordnet]
     if lines and lines[0].casefold() in _ALONE:

@@ -165,3 +165,18 @@ def test_what_the_network_here_would_do_otherwise_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("model.safetensors", "config.json"), "is a folder: give the file, as .*/model.safetensors$"),
+        (("saved_model.pb", "w.bin"), "is a folder of TensorFlow, which is not read: timm has Google's weights"),
+        (("README.md",), "is a folder, in which no file has the suffix of weights$"),
+    ],
+)
+def test_a_folder_in_place_of_a_file_is_said(files: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=said):
+        published_file.read(schema.Published(path=str(tmp_path)))

@@ -154,6 +154,7 @@ def test_names_are_read_from_the_files_of_other_tools(name: str, text: str, tmp_
             "it numbers them 1, 3 and",
         ),
         ("a.csv", "id,name,color\n1,ant,red\n2,bee,red\n", "it numbers them 1, 2 and so on"),
+        ("a.txt", "n02119789 1 kit_fox\nn02100735 2 English_setter\n", "it numbers them 1, 2 and so on"),
         ("a.py", "{'ant', 'bee'}", "is a set of Python, whose names have no order"),
         ("a.js", "const a = ['ant', 'bee'];\nexport default a;\n", ";. is no name of a class: write the"),
         ("a.txt", "dict_keys(['ant', 'bee'])", "is no name of a class: write the names one a line"),
