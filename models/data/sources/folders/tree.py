@@ -110,7 +110,7 @@ def open_tree(root: str, data: schema.Data) -> Tree:
         for up in range(1, name.count("/") + 1)
     }
     empty = {name[:-1] for name, why in files.skipped if why == walk.EMPTY_FOLDER}
-    _refuse_empty_train(root, top, empty)
+    _refuse_empty_train(root, top, empty, () if data.train_folders or data.val_folders else files.names)
     empty = {name.removeprefix(top) for name in empty if name.startswith(top)}
     return Tree(files, below, formats, frozenset(folders | empty), top, excluded)
 
@@ -139,8 +139,15 @@ def refuse_small_files(data: schema.Data, source: Source) -> None:
     unused.check(data, len(source.labels) - len(others))
 
 
-def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
-    """Refuses a tree of which all images are in a held-out folder, beside an empty one of train."""
+def _refuse_empty_train(root: str, top: str, empty: Collection[str], names: Collection[str]) -> None:
+    """Refuses a tree of which all images are in a held-out folder, beside one of train without any.
+
+    Args:
+        root: The tree, for messages.
+        top: The common top folder of the images.
+        empty: Empty folders.
+        names: Paths of all files; those of train may be the archives of the classes.
+    """
     above, _, held_out = top.rstrip("/").rpartition("/")
     if split_names.kind_of(held_out) in (None, "train"):
         return
@@ -148,6 +155,16 @@ def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
         parent, _, word = name.rpartition("/")
         if parent == above and split_names.kind_of(word) == "train":
             raise ConfigError(f"{root}: {name}/ is empty, all images are in {top}; nothing can be trained on")
+    prefix = f"{above}/" if above else ""
+    beside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    others = sorted(name for name in beside if "/" in name and split_names.kind_of(name.partition("/")[0]) == "train")
+    if others:
+        train = f"{prefix}{others[0].partition('/')[0]}"
+        remedy = ": extract each archive into a folder of its name" * others[0].lower().endswith(SUFFIXES)
+        raise ConfigError(
+            f"{root}: {train}/ has no images, but {len(others):,} other files, first {others[0]}, and all images are "
+            f"in {top}; nothing can be trained on{remedy}"
+        )
 
 
 def _identify(files: Files) -> dict[int, str]:

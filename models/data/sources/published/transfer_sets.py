@@ -13,7 +13,7 @@ from __future__ import annotations
 from conf import schema
 from infra.errors import ConfigError, DataError
 from models.data.sources import listing
-from models.data.sources.files.archive import Files
+from models.data.sources.files.archive import ARCHIVES, Files
 from models.data.sources.files.image_format import SUFFIXES
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, Source
 
@@ -22,6 +22,7 @@ from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, S
 # Crops stay above it; the image bytes are unchanged.
 AIRCRAFT_BANNER = 20
 
+_PACKED = (*ARCHIVES, ".7z", ".rar", ".zst")
 # Five of Birdsnap's 49,829 are GIF (in its images.txt). They count as present; verification excludes them by name.
 _BIRD_SUFFIXES = (*SUFFIXES, ".gif")
 
@@ -118,7 +119,9 @@ def _lines(files: Files, name: str) -> list[str]:
     """
     row = files.find(name)
     if row is None:
-        raise ConfigError(f"{files.root} has no {name}; is it the right data set, with all of its archives?")
+        packed = min((one for one in files.names if one.lower().endswith(_PACKED)), default="")
+        hint = f"; {packed} in it is no official archive and is not read: unpack it there" if packed else ""
+        raise ConfigError(f"{files.root} has no {name}; is it the right data set, with all of its archives?{hint}")
     try:
         return [line.strip() for line in files.read(row).decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:

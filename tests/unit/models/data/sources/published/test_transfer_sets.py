@@ -343,3 +343,11 @@ def test_damaged_matlab_files_are_refused(content: bytes, tmp_path: Path) -> Non
                 "flowers102", write_tree(tmp_path, flowers() | {"imagelabels.mat": content}), allow_partial=True
             )
         )
+
+
+def test_an_archive_of_another_name_is_named_where_the_lists_lack(tmp_path: Path) -> None:
+    (tmp_path / "food-101.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(
+        ConfigError, match=r"has no meta/classes\.txt; .*; food-101\.zip in it is no official archive and"
+    ):
+        open_source(data_settings("food101", tmp_path))
