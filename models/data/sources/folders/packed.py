@@ -133,6 +133,8 @@ def find_unread_versions(images: Mapping[str, int], unread: Set[str]) -> dict[st
         top, slash, _ = name.partition("/")
         if slash:
             inside.setdefault(top, []).append(name)
+    if any(split_names.kind_of(top) is not None for top in inside):
+        return {}  # the images of a split have names of their own, also if these are numbers
     read_tops = [top for top, names in inside.items() if any(name not in unread for name in names)]
     if len(read_tops) != 1 or len(inside) < 2 or any(name in unread for name in inside[read_tops[0]]):
         return {}

@@ -110,7 +110,9 @@ def open_tree(root: str, data: schema.Data) -> Tree:
         for up in range(1, name.count("/") + 1)
     }
     empty = {name[:-1] for name, why in files.skipped if why == walk.EMPTY_FOLDER}
-    _refuse_empty_train(root, top, empty, () if data.train_folders or data.val_folders else files.names)
+    _refuse_empty_train(root, top, empty)
+    if not (data.train_folders or data.val_folders):
+        _refuse_packed_splits(files, top, pictures)
     empty = {name.removeprefix(top) for name in empty if name.startswith(top)}
     return Tree(files, below, formats, frozenset(folders | empty), top, excluded)
 
@@ -139,15 +141,8 @@ def refuse_small_files(data: schema.Data, source: Source) -> None:
     unused.check(data, len(source.labels) - len(others))
 
 
-def _refuse_empty_train(root: str, top: str, empty: Collection[str], names: Collection[str]) -> None:
-    """Refuses a tree of which all images are in a held-out folder, beside one of train without any.
-
-    Args:
-        root: The tree, for messages.
-        top: The common top folder of the images.
-        empty: Empty folders.
-        names: Paths of all files; those of train may be the archives of the classes.
-    """
+def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
+    """Refuses a tree of which all images are in a held-out folder, beside an empty one of train."""
     above, _, held_out = top.rstrip("/").rpartition("/")
     if split_names.kind_of(held_out) in (None, "train"):
         return
@@ -155,16 +150,36 @@ def _refuse_empty_train(root: str, top: str, empty: Collection[str], names: Coll
         parent, _, word = name.rpartition("/")
         if parent == above and split_names.kind_of(word) == "train":
             raise ConfigError(f"{root}: {name}/ is empty, all images are in {top}; nothing can be trained on")
-    prefix = f"{above}/" if above else ""
-    beside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    others = sorted(name for name in beside if "/" in name and split_names.kind_of(name.partition("/")[0]) == "train")
-    if others:
-        train = f"{prefix}{others[0].partition('/')[0]}"
-        remedy = ": extract each archive into a folder of its name" * others[0].lower().endswith(SUFFIXES)
-        raise ConfigError(
-            f"{root}: {train}/ has no images, but {len(others):,} other files, first {others[0]}, and all images are "
-            f"in {top}; nothing can be trained on{remedy}"
-        )
+
+
+def _refuse_packed_splits(files: Files, top: str, pictures: Collection[str]) -> None:
+    """Refuses folders of splits that have archives and no images beside such with images, as ``train/CLASS.tar``.
+
+    Also ``train.zip`` beside ``val/``, and a folder of train with other files alone; ``test.zip`` may have no labels.
+    """
+    above, _, last = top.rstrip("/").rpartition("/")
+    prefix = top if split_names.kind_of(last) is None else f"{above}/" if above else ""
+    used = {name.removeprefix(prefix).partition("/")[0] for name in pictures if name.startswith(prefix)}
+    if not any(map(split_names.kind_of, used)):
+        return
+    inside: dict[str, list[str]] = {}
+    for name in files.names:
+        first, slash, rest = name.removeprefix(prefix).partition("/")
+        if name.startswith(prefix) and first not in used:
+            inside.setdefault(first + slash, []).append(name if slash == "" else f"{prefix}{first}/{rest}")
+    has_train = any(split_names.kind_of(one) == "train" for one in used)
+    for first, names in sorted(inside.items()):
+        is_packed, is_folder = min(names).lower().endswith(SUFFIXES), first.endswith("/")
+        kind = split_names.kind_of(first.rstrip("/") if is_folder else first.partition(".")[0])
+        is_lost = not has_train and (is_folder or is_packed) if kind == "train" else is_folder and is_packed
+        if kind and is_lost:
+            remedy = ": extract each archive into a folder of its name" if is_folder else ": unpack it"
+            where = ", ".join(sorted(f"{prefix}{one}" for one in used))
+            without = f"; data.train_folders=[{where}] works without it" * (has_train or len(used) == 1)
+            raise ConfigError(
+                f"{files.root}: {prefix}{first} has no images that are read, but {len(names):,} other files, first "
+                f"{min(names)}, and all images are in {where}{remedy * is_packed}{without}"
+            )
 
 
 def _identify(files: Files) -> dict[int, str]:

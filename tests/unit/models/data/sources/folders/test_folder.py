@@ -555,6 +555,49 @@ def test_a_download_that_is_no_archive_is_named(content: bytes, what: str, name:
         open_source(data_settings("folder", tmp_path / name))
 
 
+@pytest.mark.parametrize("top", ["", "set/"])
+@pytest.mark.parametrize(
+    ("images", "packed", "said"),
+    [
+        (
+            "val",
+            ("train/a.tar", "train/b.tar"),
+            "train/ has no images that are read, but 2 other files, first .*: extract",
+        ),
+        ("val", ("train.zip",), "train.zip has no images .* and all images are in {top}val: unpack it; data"),
+        (
+            "val",
+            ("train/labels.csv",),
+            "train/ has no images .* other files, first .*, and all images are in {top}val; data.train_folders=",
+        ),
+        ("train", ("val/a.tar", "val/b.tar"), "val/ has no images .* and all images are in {top}train: extract each"),
+    ],
+)
+def test_archives_in_place_of_the_images_of_a_split_are_refused(
+    images: str, packed: tuple[str, ...], said: str, top: str, tmp_path: Path
+) -> None:
+    """As of ImageNet, whose archive of train has an archive of each class; the images of val became train and val."""
+    files = tree({f"{top}{images}/{word}": 6 for word in "ab"}) | {f"{top}{name}": b"a\0" for name in packed}
+    with pytest.raises(ConfigError, match=f"{top}{said.format(top=top)}"):
+        open_tree(tmp_path, files)
+
+
+@pytest.mark.parametrize("name", ["test.zip", "train.zip", "annotations/train/a.xml"])
+def test_archives_beside_the_folders_of_splits_are_no_splits(name: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"train/a": 6, "train/b": 6}) | {name: b"a\0"})
+    assert by_part(source) == [12, 0, 0]
+
+
+def test_images_of_train_in_another_format_are_no_version_of_those_of_val(tmp_path: Path) -> None:
+    """They were excluded where both are numbered, and the images of val became train."""
+    files = tree({"val/a": 12, "val/b": 12}) | {
+        f"train/{c}/{i:03d}.webp": photo(i, "WebP") for c in "ab" for i in range(12)
+    }
+    with pytest.raises(ConfigError, match=r"24 WebP files \(data\.convert=true converts them to PNG\)"):
+        open_tree(tmp_path, files)
+    assert by_part(open_tree(tmp_path, {}, convert=True)) == [24, 0, 24]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
