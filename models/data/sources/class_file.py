@@ -93,7 +93,13 @@ def read_class_names(path: str, key: str) -> list[str]:
     Raises:
         ConfigError: There is no such file, or it holds no names.
     """
-    return parse_names(read_small(path, key), path, f"{key} {path}")
+    where = f"{key} {path}"
+    names = parse_names(read_small(path, key), path, where)
+    if len(names) == 1:
+        log.warning("%s has the name of a single class, %r", where, names[0][:_SHOWN])
+    if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
+        log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
+    return names
 
 
 def parse_names(text: str, path: str, where: str) -> list[str]:
@@ -109,10 +115,6 @@ def parse_names(text: str, path: str, where: str) -> list[str]:
         raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list{keys}")
     if unprintable := [name for name in names if not name.isprintable()]:
         raise ConfigError(f"{where} holds other bytes than names of classes, as {unprintable[0][:_SHOWN]!r}")
-    if len(names) == 1:
-        log.warning("%s has the name of a single class, %r", where, names[0][:_SHOWN])
-    if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
-        log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
     return list(names)
 
 

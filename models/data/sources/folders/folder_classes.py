@@ -13,11 +13,10 @@ from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import listing, split_names, splits
 from models.data.sources.class_remarks import find_measurement
-from models.data.sources.files.image_format import UNKNOWN
 from models.data.sources.folders import layouts, nested
 from models.data.sources.folders.levels import label_by_level
 from models.data.sources.folders.name_labels import describe_command, read_known_names, read_names
-from models.data.sources.folders.tree import Tree
+from models.data.sources.folders.tree import NO_PICTURES, Tree
 from models.data.sources.listing import TRAIN
 from models.data.sources.tables import csv_labels, reading, unread_labels
 from models.data.sources.tables.annotations import describe_annotations
@@ -179,7 +178,7 @@ def _refuse_without_classes(
     if folders:
         no_class = split_names.names_no_class(folders[0])
         what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
-    known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
+    known = [name for name, row in tree.images.items() if tree.formats.get(row) not in NO_PICTURES]
     shown = f"{len(known):,} images, first {min(known)}"
     others = describe_annotations(tree.files, known)
     others = others or unread_labels.describe_others(tree.files, known) or _describe_above(tree.files.root, known)

@@ -60,7 +60,7 @@ def name_numbers(files: Files, classes: Sequence[str]) -> tuple[dict[str, str], 
                 continue
             if chosen := _fit(numbers, names, is_stated=is_stated):
                 named[path] = chosen
-            else:
+            elif len(set(names.values())) == len(names) or len(names) == len(classes):  # no labels of images
                 others.append(f"{path} ({len(names)} names)")
     shown = list_some(sorted(classes, key=int))
     if len({tuple(one.items()) for one in named.values()}) > 1:

@@ -22,7 +22,21 @@ from models.data.sources.tables.reading import (
     read_tables,
 )
 
-_OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5", ".npy", ".npz")
+_OTHER_TABLES = (
+    ".json",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".parquet",
+    ".feather",
+    ".pkl",
+    ".mat",
+    ".h5",
+    ".npy",
+    ".npz",
+    ".pt",
+    ".pth",
+)
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _YAML, _MAX_YAML_BYTES = (".yaml", ".yml"), 2**20
 _MAX_TEXT_BYTES = 2**24  # of a file with another suffix than those of tables
@@ -52,7 +66,22 @@ def describe_others(files: Files, images: Sequence[str]) -> str:
         packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
         if name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES):
             return f" ({path} is not read: save its names and classes as a CSV file)"
-    return _describe_names(files, stems) or _describe_text(files, images, stems)
+    return (
+        _describe_names(files, stems) or _describe_aligned(files, images, stems) or _describe_text(files, images, stems)
+    )
+
+
+def _describe_aligned(files: Files, images: Sequence[str], index: Mapping[str, str | None]) -> str:
+    """Returns a remark on the first text with a label for each image and no names; empty for none."""
+    for row, path in enumerate(files.names):
+        if not path.lower().endswith(SUFFIXES) or not len(images) <= files.sizes[row] <= MAX_BYTES:
+            continue
+        if may_label(decode(files.read(row)), index, len(images), is_named=False, is_of_other=False):
+            return (
+                f" ({path} has as many labels as there are images, and no names: which is whose is not stated; save "
+                "names and classes as a CSV file)"
+            )
+    return ""
 
 
 def _describe_text(files: Files, images: Sequence[str], index: Mapping[str, str | None]) -> str:

@@ -229,3 +229,21 @@ def test_two_tables_with_equal_labels_of_0_and_1_are_no_lists_of_one_class_each(
     text = header + "".join(f"{i}.jpg,{i % 2}\n" for i in range(12))
     source = open_tree(tmp_path, IMAGES | {"labels.csv": text.encode(), "copy.csv": text.encode()})
     assert (source.classes, counts(source)) == (("0", "1"), [12, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "labels.txt",
+            "".join(f"{WORDS[i % 3]}\n" for i in range(12)).encode(),
+            "has as many labels as there are images",
+        ),
+        ("labels.txt", ";".join(WORDS[i % 3] for i in range(12)).encode(), "has as many labels as there are images"),
+        ("labels.npy", b"\x93NUMPY\1\0" + bytes(200), "is not read: save its names and classes as a CSV file"),
+        ("labels.pt", b"PK\3\4" + bytes(200), "is not read: save its names and classes as a CSV file"),
+    ],
+)
+def test_labels_without_names_of_images_are_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"\(12 images, .* \({name} {said}"):
+        open_tree(tmp_path, IMAGES | {name: content})

@@ -101,3 +101,10 @@ def test_other_texts_name_no_classes(lists: dict[str, bytes], tmp_path: Path) ->
 
 def test_words_keep_their_names_beside_a_list(tmp_path: Path) -> None:
     assert open_tree(tmp_path, tree({"b": 3, "a": 3}) | {"classes.txt": b"x\ny"}).classes == ("a", "b")
+
+
+def test_a_table_of_labels_is_no_list_of_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = "image,label\n" + "".join(f"{i}.jpg,{i % 3}.0\n" for i in range(12))
+    source = open_tree(tmp_path, flat("images/") | {"labels.csv": table.encode(), "classes.txt": b"ant\nbee\ncat"})
+    assert (source.classes, source.class_differences) == (("ant", "bee", "cat"), ())
+    assert "names are of several classes" not in caplog.text
