@@ -109,8 +109,8 @@ def parse_names(text: str, path: str, where: str) -> list[str]:
         raise ConfigError(f"{where} is a set of Python, whose names have no order: write them as a list")
     names = _in_order(content, where) if isinstance(content, dict) else content
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
-        keys = f"; its keys are {', '.join(map(str, content))[:_SHOWN]}" * (
-            isinstance(content, dict) and len(content) > 0
+        keys = (
+            f"; its keys are {', '.join(map(str, content))[:_SHOWN]}" if isinstance(content, dict) and content else ""
         )
         raise ConfigError(f"{where} must hold the names of the classes, one a line or as a JSON list{keys}")
     if unprintable := [name for name in names if not name.isprintable()]:
@@ -178,7 +178,7 @@ def _parse(text: str, path: str, where: str) -> Any:
 
         try:
             return yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # the last of 2001-99-99
             raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())[:_SHOWN]}") from error
     if items := _ITEM.findall(text):
         return _read_items(items)

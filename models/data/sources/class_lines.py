@@ -29,6 +29,7 @@ _NAMES = (
 )
 _NUMBERS = ("id", "index", "idx", "class_id", "label_id", "category_id", "number", "label", "class", "")
 _ALONE = (*_NAMES, "classes", "names", "labels", "categories", "class_names", "label_names")
+_LONGEST = 10_000  # characters of a line
 _SHOWN = 60  # characters of a text in a message
 
 
@@ -46,6 +47,8 @@ def read_lines(text: str, where: str) -> list[str]:
             or no name.
     """
     lines = _drop_comments([line.strip() for line in text.splitlines()])
+    if any(len(line) > _LONGEST for line in lines):
+        raise ConfigError(f"{where} has lines of more than {_LONGEST:,} characters: write the names one a line")
     if lines and all(map(_SETTING.fullmatch, lines)):
         raise ConfigError(f"{where} holds settings, as {lines[0][:_SHOWN]!r}, and not the names of classes")
     if others := [line for line in lines if _MARKUP.fullmatch(line) or _CODE.search(line)]:
