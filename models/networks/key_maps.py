@@ -90,6 +90,8 @@ _OTHER_PROJECTS = {
     re.compile(r"(^|\.)s\d\.b\d+\.(dwise|exp|se)\b"): ("pycls", "timm has weights of its own for these networks"),
     re.compile(r"(^|\.)block1a_dwconv"): ("Keras", _GOOGLE),
 }
+# Of a job of effnet: its weights.safetensors, a checkpoint, the best epoch.
+_OWN = re.compile(r"^(blocks\.0\.depthwise\.0\.weight|optimizer\.decayed\.\w+|best)$")
 _OTHER_NETWORKS = {
     re.compile(r"relative_position_bias_table$"): "a Swin transformer",
     re.compile(r"(^|\.)(blocks\.0\.attn\.qkv\.weight|encoder_layer_0\..*in_proj_weight)$"): "a vision transformer",
@@ -107,6 +109,10 @@ _PIXELS = 3  # channels of an image
 
 def describe_foreign(tensors: Mapping[str, Tensor], file: str) -> str:
     """Says of which other project or kind of network tensors are by their names; empty if that is not known."""
+    if any(map(_OWN.search, tensors)):
+        return (
+            f"{file} is of a job of effnet: `effnet register JOB` registers its weights, and `effnet runs` lists jobs"
+        )
     for pattern, (project, remedy) in _OTHER_PROJECTS.items():
         if any(map(pattern.search, tensors)):
             return f"{file} has the tensor names of the EfficientNet of {project}, which are not read: {remedy}"

@@ -384,6 +384,17 @@ def test_a_network_with_one_logit_is_refused_with_what_makes_two_of_it() -> None
         pretrained.convert(tensors, schema.Published(classes=1), "efficientnet-b0.pth")
 
 
+@pytest.mark.parametrize("kind", ["weights", "checkpoint", "best epoch"])
+def test_files_of_our_own_jobs_are_named_with_the_command_that_registers_them(kind: str) -> None:
+    tensors = {
+        "weights": build_model(schema.Model(), 10, device="meta").state_dict(),
+        "checkpoint": dict.fromkeys(("average", "optimizer.decayed.momentum", "weights"), torch.ones(3)),
+        "best epoch": {"best": torch.ones(3)},
+    }[kind]
+    with pytest.raises(ArtifactError, match="is of a job of effnet: `effnet register JOB` registers its weights"):
+        pretrained.convert(tensors, schema.Published(classes=10), "weights.safetensors")
+
+
 def test_weights_of_transformers_are_named_with_those_that_are_read() -> None:
     tensors = {"efficientnet.embeddings.convolution.weight": torch.ones(32, 3, 3, 3), "classifier.bias": torch.ones(9)}
     with pytest.raises(
