@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from prefect import flow
 
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
-from flows.shard import ensure_shards
+from flows.shard import without_accept, write_shards
 from infra.errors import ConfigError
 from models.results import EvalResult, ShardResult
 from tasks.artifacts import link_run
@@ -19,6 +20,9 @@ from tasks.evaluate import evaluate as evaluate_task
 from tasks.evaluate import registered_input, track_evaluation
 from tasks.jobs import JobRun, evaluate_job
 from tasks.registry.register import fetch_registered
+from tasks.shard import ShardPlan, plan_shards
+
+FetchedVersion = tuple[schema.Model, tuple[str, str], str]  # network, URI and sha256 of its weights, NAME/VERSION
 
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))
@@ -34,11 +38,11 @@ async def evaluate(
     config, words = configure(overrides, profile=profile, model=model, data=data)
     registered = await fetch_registered(config.model_ref or "", config.storage)
     refuse_other_network(config.model, registered[0], registered[2], overrides)
-    augment = await registered_input(registered[2], config.data.augment, "data.augment", words)
-    config = replace(config, data=replace(config.data, augment=augment))
-    shards = await ensure_shards(config.data, config.storage, 1)  # a single class has an accuracy, too
-    job, assumed = await describe_evaluation(config, registered, shards)
-    result = replace(await evaluate_task(job, config, registered[2]), assumed=assumed)
+    config = replace(config, data=without_accept(config.data))
+    plan = await plan_shards(config.data, config.storage, 1)  # a single class has an accuracy, too
+    matched = await match_version(registered, config.data.augment, plan, config.storage, words)
+    job = describe_evaluation(config, matched, await write_shards(config.data, plan))
+    result = replace(await evaluate_task(job, config, matched.exact), assumed=matched.assumed)
     result = await track_evaluation(job, config, result)
     await link_run(result.mlflow_run)
     return result
@@ -60,22 +64,62 @@ def refuse_other_network(model: schema.Model, registered: schema.Model, exact: s
             raise ConfigError(f"model_ref {exact} has model.{name}={there}, so {word} would have no effect: remove it")
 
 
-async def evaluate_version(
-    config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
-) -> EvalResult:
-    """Evaluates a registered version on the val split of the shards; the arguments are those of the next function."""
-    job, assumed = await describe_evaluation(config, registered, shards)
-    return replace(await evaluate_task(job, config, registered[2]), assumed=assumed)
+class MatchedVersion(NamedTuple):
+    """A registered version whose classifier has the classes of a data set, in their order.
+
+    Attributes:
+        model: The network.
+        weights: URI and sha256 of its weights.
+        exact: ``NAME/VERSION``.
+        augment: Augmentation of the data set with the crop and interpolation that the version was registered with.
+        assumed: What is assumed about its class names; empty for nothing.
+    """
+
+    model: schema.Model
+    weights: tuple[str, str]
+    exact: str
+    augment: schema.Augment
+    assumed: str
 
 
-async def describe_evaluation(
-    config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
-) -> tuple[JobRun, str]:
-    """Describes the job that evaluates a registered version on the val split of the shards.
+async def match_version(
+    registered: FetchedVersion, augment: schema.Augment, plan: ShardPlan, storage: str, words: Sequence[str]
+) -> MatchedVersion:
+    """Compares the classes of a version with those of a data set before that is written, which may take hours.
+
+    Args:
+        registered: The version.
+        augment: ``data.augment`` of the configuration.
+        plan: Plan of the data set.
+        storage: Root of the object store.
+        words: Overrides of the command.
+
+    Raises:
+        ConfigError: The data set has classes that the version was not trained on.
+    """
+    model, weights, exact = registered
+    weights, assumed = await match_classes(weights, exact, plan, storage)
+    return MatchedVersion(model, weights, exact, await registered_input(exact, augment, "data.augment", words), assumed)
+
+
+def describe_evaluation(config: schema.Config, version: MatchedVersion, shards: ShardResult) -> JobRun:
+    """Describes the job that evaluates a version on the val split of the shards."""
+    config = replace(config, data=replace(config.data, augment=version.augment))
+    return evaluate_job(config, version.model, shards, version.weights, version.exact)
+
+
+async def evaluate_matched(config: schema.Config, version: MatchedVersion, shards: ShardResult) -> EvalResult:
+    """Evaluates a version on the val split of the shards."""
+    job = describe_evaluation(config, version, shards)
+    return replace(await evaluate_task(job, config, version.exact), assumed=version.assumed)
+
+
+async def evaluate_version(config: schema.Config, registered: FetchedVersion, shards: ShardResult) -> EvalResult:
+    """Evaluates a registered version on the val split of shards that are there.
 
     Args:
         config: Configuration with ``data``.
-        registered: Network, URI and sha256 of its weights, and ``NAME/VERSION``.
+        registered: The version.
         shards: Shards of ``config.data``.
 
     Raises:
@@ -83,4 +127,5 @@ async def describe_evaluation(
     """
     model, weights, exact = registered
     weights, assumed = await match_classes(weights, exact, shards, config.storage)
-    return evaluate_job(config, model, shards, weights, exact), assumed
+    version = MatchedVersion(model, weights, exact, config.data.augment, assumed)
+    return await evaluate_matched(config, version, shards)

@@ -7,28 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.evaluate import MatchedVersion, evaluate_matched, match_version
 from flows.failures import report_failures
-from flows.shard import ensure_shards
+from flows.shard import without_accept, write_shards
 from flows.train import train_network
 from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks import policy
-from tasks.classes import match_classes
-from tasks.evaluate import evaluate as evaluate_task
-from tasks.evaluate import registered_input
 from tasks.experiments.explain import Candidate, list_candidates, record_gallery, start_gallery, train_config
-from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
+from tasks.shard import plan_shards
 from tasks.tracked import finish_run_on_error
-
-# Network, URI and sha256 of its weights with the classes in the order of the data set, ``NAME/VERSION``, its input, and
-# what is assumed about its class names.
-Fetched = tuple[schema.Model, tuple[str, str], str, schema.Augment, str]
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
@@ -52,17 +45,16 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
         The networks, the images and the maps.
     """
     selected = await list_candidates(config)
-    shards = await ensure_shards(config.data, config.storage, 1)  # a single class has maps, too
-    fetched: dict[str, Fetched] = {}
+    data = without_accept(config.data)
+    plan = await plan_shards(data, config.storage, 1)  # a single class has maps, too
+    versions: dict[str, MatchedVersion] = {}  # accuracy and maps are of the same, reordered weights
     for one in selected:
         if one.registered is not None:
-            model, weights, exact = await fetch_registered(one.registered, config.storage)
-            # Also refuses other classes, before any training. Accuracy and maps are of the same, reordered weights.
-            weights, assumed = await match_classes(weights, exact, shards, config.storage)
-            augment = await registered_input(exact, config.data.augment, "data.augment", overrides)
-            fetched[one.name] = model, weights, exact, augment, assumed
+            fetched = await fetch_registered(one.registered, config.storage)
+            versions[one.name] = await match_version(fetched, data.augment, plan, config.storage, overrides)
+    shards = await write_shards(data, plan)
     run = await start_gallery(config, shards, parent_run)
-    networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
+    networks = (obtain_network(config, one, shards, run, versions.get(one.name)) for one in selected)
     async with finish_run_on_error(run):
         trained = await asyncio.gather(*networks, return_exceptions=True)
         failed = [one for one in trained if isinstance(one, BaseException)]
@@ -72,15 +64,12 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
 
 
 async def obtain_network(
-    config: schema.Config, candidate: Candidate, shards: ShardResult, run: str, registered: Fetched | None
+    config: schema.Config, candidate: Candidate, shards: ShardResult, run: str, version: MatchedVersion | None
 ) -> GalleryNetwork:
     """One network with its weights: a registered version, or an ordinary training job."""
-    if registered is not None:
-        model, weights, exact, augment, assumed = registered
-        config = replace(config, data=replace(config.data, augment=augment))
-        job = evaluate_job(config, model, shards, weights, exact)
-        evaluated = replace(await evaluate_task(job, config, exact), assumed=assumed)
-        return candidate.with_registered(model, weights, augment, evaluated)
+    if version is not None:
+        evaluated = await evaluate_matched(config, version, shards)
+        return candidate.with_registered(version.model, version.weights, version.augment, evaluated)
     request, title = train_config(config, candidate.model), f"explain {candidate.name}"
     result = await train_network(request, shards, run, "explain", title)
     return await asyncio.to_thread(candidate.with_training, result)

@@ -21,15 +21,16 @@ from flows.failures import report_failures
 from flows.photographs import map_photographs
 from flows.register import register_network
 from flows.search import search_grid
-from flows.shard import ensure_shards
+from flows.shard import ensure_shards, without_accept, write_shards
 from flows.train import train_network
 from flows.transfer import transfer_network
 from models.networks.build import check_names
 from models.results import ShardResult, Summary
 from tasks import policy
-from tasks.preflight import check_reproduction
+from tasks.preflight import check_networks, check_reproduction
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
+from tasks.shard import plan_shards
 from tasks.tracked import finish_run_on_error
 from tasks.transfer import set_configs
 
@@ -58,9 +59,11 @@ async def reproduce(
     started = await start_reproduction(config, sets, began)
     run = started.mlflow_run
     async with finish_run_on_error(run):
+        images = without_accept(config.data)
+        plan = await plan_shards(images, config.storage, 2)
+        await check_networks(config, plan)
         shards, *transfer_shards = await asyncio.gather(
-            ensure_shards(config.data, config.storage),
-            *(ensure_shards(one.transfer.data, config.storage) for one in sets),
+            write_shards(images, plan), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
         )
         await check_reproduction(config, sets, shards, transfer_shards)
         # The family is that of the paper, whatever the grid finds: it is trained also if the search fails.

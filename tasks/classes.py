@@ -17,6 +17,7 @@ from infra import store
 from infra.errors import ConfigError
 from models.results import ShardResult
 from tasks import policy
+from tasks.shard import ShardPlan
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -30,7 +31,7 @@ CLASS_NAMES = "class_names"  # tag of an imported version: where the names of it
 
 @task(task_run_name="classes of {ref}", **policy.BOOKKEEPING)
 async def match_classes(
-    weights: tuple[str, str], ref: str, shards: ShardResult, storage: str
+    weights: tuple[str, str], ref: str, shards: ShardPlan | ShardResult, storage: str
 ) -> tuple[tuple[str, str], str]:
     """Returns weights whose logits are in the order of a data set's classes: the given ones if they are already.
 
@@ -42,7 +43,7 @@ async def match_classes(
     Args:
         weights: URI and sha256 of the registered weights.
         ref: ``NAME/VERSION``.
-        shards: The data set.
+        shards: The data set, or its plan: other classes are refused before the set is written.
         storage: Root of the object store, for reordered weights.
 
     Raises:
@@ -54,7 +55,7 @@ async def match_classes(
 
 
 def _match_classes(
-    weights: tuple[str, str], ref: str, shards: ShardResult, storage: str
+    weights: tuple[str, str], ref: str, shards: ShardPlan | ShardResult, storage: str
 ) -> tuple[tuple[str, str], str]:
     from infra.tracking import registry
     from models.networks.weights import select_classes
@@ -98,7 +99,7 @@ class ClassLists(NamedTuple):
     assumed: str = ""
 
 
-def class_lists(version: Version, shards: ShardResult) -> ClassLists:
+def class_lists(version: Version, shards: ShardPlan | ShardResult) -> ClassLists:
     """The class names of a version and of a data set, in the order of logits and labels.
 
     Weights that were imported without ``published.class_file`` have no class names. Those of 1,000 classes are taken
@@ -111,11 +112,10 @@ def class_lists(version: Version, shards: ShardResult) -> ClassLists:
         ConfigError: The names are unknown, and their order could be one of several.
     """
     from infra.tracking import registry
-    from models.data.shards import manifest as manifests
     from models.networks import packaged
 
     model = [str(name) for name in registry.describe(version)["class_names"]]
-    data = list(manifests.load(shards.manifest_uri)[1].classes)
+    data = list(_classes_of(shards))
     numbers = [str(number) for number in range(len(model))]
     of_imagenet = tuple(model) == packaged.imagenet_names()
     if "source_sha256" not in version.tags or not (of_imagenet or model == numbers):
@@ -140,6 +140,12 @@ def class_lists(version: Version, shards: ShardResult) -> ClassLists:
     return ClassLists(data, data, assumed)
 
 
+def _classes_of(shards: ShardPlan | ShardResult) -> tuple[str, ...]:
+    from models.data.shards import manifest as manifests
+
+    return shards.classes if isinstance(shards, ShardPlan) else manifests.load(shards.manifest_uri)[1].classes
+
+
 def describe_orders(names: Sequence[str]) -> str:
     """Says where the usual orders of class names differ; empty if they are all the same.
 
@@ -161,7 +167,7 @@ def _natural_key(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
-def require_rows(ref: str, shards: ShardResult, model: Sequence[str], data: Sequence[str]) -> list[int]:
+def require_rows(ref: str, shards: ShardPlan | ShardResult, model: Sequence[str], data: Sequence[str]) -> list[int]:
     """The index in ``model`` of each name in ``data``.
 
     Raises:

@@ -14,6 +14,49 @@ from models.results import ShardResult
 from tasks import policy
 from tasks.batches import list_sections, named, recipe_of
 from tasks.jobs import train_job
+from tasks.shard import ShardPlan
+
+
+@task(task_run_name="check networks", **policy.BOOKKEEPING)
+async def check_networks(config: schema.Config, plan: ShardPlan) -> None:
+    """Checks the networks and the photographs of a reproduction before its data set is written, which may take hours.
+
+    Args:
+        config: Configuration of the command.
+        plan: Plan of ``config.data``.
+
+    Raises:
+        ConfigError: A network that cannot have so few pixels, maps of a network or registered model that does not exist
+            or has other classes, a photograph that does not exist, or a registered model of others with the name of a
+            variant.
+        DataError: A photograph is damaged.
+        NotFoundError: A package with public weights is not installed.
+    """
+    await asyncio.to_thread(_check_networks, config, plan)
+
+
+def _check_networks(config: schema.Config, plan: ShardPlan) -> None:
+    from infra.tracking import registry
+    from models.networks import packaged
+    from models.networks.build import compute_cost
+    from tasks import classes
+    from tasks.experiments import explain, photographs
+
+    candidates = explain.build_candidates(config.explain)
+    for name in config.variants:
+        compute_cost(replace(config.model, name=name), len(plan.classes))
+    made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn
+    for name in sorted(made):
+        registry.require_model_of_effnet(name)
+    for candidate in candidates:
+        if candidate.registered is not None and not _will_exist(candidate.registered, made, config.nightly):
+            version = registry.resolve_version(candidate.registered)
+            lists = classes.class_lists(version, plan)
+            classes.require_rows(candidate.registered, plan, lists.model, lists.data)
+    if config.photographs.networks:
+        photographs.read(config.photographs)
+        for name in config.photographs.networks:
+            packaged.weights_path(name)
 
 
 @task(task_run_name="check", **policy.BOOKKEEPING)
@@ -29,11 +72,8 @@ async def check_reproduction(
         transfer_data: Shards of each transfer set.
 
     Raises:
-        ConfigError: A single class, a batch that is larger than its split, a network that
-            cannot have so few pixels, maps of an image, network, registered model or photograph that does not exist,
-            or a registered model of others with the name of a variant.
-        DataError: A transfer set has a class without images, or a photograph is damaged.
-        NotFoundError: A package with public weights is not installed.
+        ConfigError: A single class, a batch that is larger than its split, or maps of an image that does not exist.
+        DataError: A transfer set has a class without images.
     """
     await asyncio.to_thread(_check, config, sets, data, transfer_data)
 
@@ -41,32 +81,14 @@ async def check_reproduction(
 def _check(
     config: schema.Config, sets: Sequence[schema.Config], data: ShardResult, transfer_data: Sequence[ShardResult]
 ) -> None:
-    from infra.tracking import registry
-    from models.networks import packaged
-    from models.networks.build import compute_cost
-    from tasks import classes, transfer
-    from tasks.experiments import explain, photographs
+    from tasks import transfer
+    from tasks.experiments import explain
 
-    candidates = explain.build_candidates(config.explain)
     for section in list_sections("reproduce", config):
         if section != "transfer":  # on data of its own, below
             with named(section):
                 train_job(config, config.data, recipe_of(config, section), data, None)
-    for name in config.variants:
-        compute_cost(replace(config.model, name=name), data.classes)
-    made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn
-    for name in sorted(made):
-        registry.require_model_of_effnet(name)
-    for candidate in candidates:
-        if candidate.registered is not None and not _will_exist(candidate.registered, made, config.nightly):
-            version = registry.resolve_version(candidate.registered)
-            lists = classes.class_lists(version, data)
-            classes.require_rows(candidate.registered, data, lists.model, lists.data)
     explain.read_images(config.explain, data)
-    if config.photographs.networks:
-        photographs.read(config.photographs)
-        for name in config.photographs.networks:
-            packaged.weights_path(name)
     for one, shards in zip(sets, transfer_data, strict=True):
         with named("transfer"):
             transfer.plan(one, shards)

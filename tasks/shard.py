@@ -29,18 +29,22 @@ class ShardPlan:
     """Location of the shards and the groups to write, or the result if the data set is complete already.
 
     Attributes:
+        name: Name of the data set.
+        classes: Names of its classes in the order of the labels, known before anything is written.
         version: Version of the data set that is written; empty for the first.
         refused: One line per refused version whose images are withheld.
+        version_name: Name by which a night may refuse it, also of the first; empty for a set that is not appended to.
         absent: Line about images that are not in the folder any more, but in the data set; empty for none.
-        name: Name by which a night may refuse it, also of the first; empty for a set that is not appended to.
     """
 
     root: str
     groups: list[list[int]]
     done: ShardResult | None
+    name: str
+    classes: tuple[str, ...]
     version: str = ""
     refused: tuple[str, ...] = ()
-    name: str = ""
+    version_name: str = ""
     absent: str = ""
 
 
@@ -104,20 +108,28 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
         log.warning("%s: %s", data.name, layout.absent)
     if layout.addresses:
         in_place.warn_if_sorted(layout)
-    refused = tuple(refusals.describe_withheld(data.name, version) for version in layout.refused)
-    name = layout.version_name if data.append else ""
+    planned = ShardPlan(
+        layout.root,
+        [],
+        None,
+        data.name,
+        layout.source.classes,
+        layout.version,
+        tuple(refusals.describe_withheld(data.name, version) for version in layout.refused),
+        layout.version_name if data.append else "",
+        layout.absent,
+    )
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):
             freeze_val(layout, current.quarantine)  # its list may have been deleted, as of a refused version
             done = build_result(data, layout.manifest_uri, sha256, current, reused=True)
             states.remember(data, layout.root.rpartition("/")[0], state, layout.manifest_uri)
-            return ShardPlan(layout.root, [], done, layout.version, refused, name, layout.absent)
+            return replace(planned, done=done, classes=current.classes)
     else:
         lost = None
     writer.PLANS.share(layout)
-    groups = writer.groups(layout, data.shards_per_task, lost)
-    return ShardPlan(layout.root, groups, None, layout.version, refused, name, layout.absent)
+    return replace(planned, groups=writer.groups(layout, data.shards_per_task, lost))
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)

@@ -40,10 +40,10 @@ async def open_batch(plan: ShardPlan) -> None:
 def _open_batch(plan: ShardPlan) -> None:
     from models.data.shards import acceptance, versions
 
-    if plan.done is not None or not plan.name:
+    if plan.done is not None or not plan.version_name:
         return
     if not store.exists(versions.manifest_uri(plan.root, versions.number_of(plan.version))):
-        acceptance.mark_pending(plan.root, plan.name)
+        acceptance.mark_pending(plan.root, plan.version_name)
 
 
 @task(task_run_name="images added to {shards.name}", **policy.BOOKKEEPING)
@@ -115,7 +115,7 @@ def _refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) -> No
 
     if isinstance(error, ManyLostError):
         reason = str(error).removesuffix(LOST_HINT)
-        said = _refuse(data, plan.root, plan.name, reason) if plan.name else ""
+        said = _refuse(data, plan.root, plan.version_name, reason) if plan.version_name else ""
         raise RefusedDataError(f"the data {data.name} are refused, nothing is trained: {said or error}") from error
 
 

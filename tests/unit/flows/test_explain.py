@@ -10,7 +10,8 @@ import pytest
 
 from conf import schema
 from conf.compose import compose
-from flows import explain
+from flows import evaluate, explain
+from flows.evaluate import MatchedVersion
 from infra.errors import TransientError
 from models.results import EvalResult, GalleryNetwork, ShardResult
 from tasks.experiments.explain import Candidate
@@ -37,13 +38,14 @@ def test_what_is_assumed_about_the_classes_of_imported_weights_is_kept_with_thei
 
     answers = {
         "list_candidates": [Candidate("public/1", "baseline", model, "public/1")],
-        "ensure_shards": shards,
+        "plan_shards": None,
+        "write_shards": shards,
         "fetch_registered": (model, weights, "public/1"),
-        "match_classes": (weights, ASSUMED),
-        "registered_input": schema.Augment(),
+        "match_version": MatchedVersion(model, weights, "public/1", schema.Augment(), ASSUMED),
         "start_gallery": "run",
-        "evaluate_task": EvalResult("job", "public/1", "made", 50.0, 90.0, 12),
     }
+    result = EvalResult("job", "public/1", "made", 50.0, 90.0, 12)
+    monkeypatch.setattr(evaluate, "evaluate_task", returns(result))
     for name, value in answers.items():
         monkeypatch.setattr(explain, name, returns(value))
     monkeypatch.setattr(explain, "record_gallery", record)
@@ -61,7 +63,7 @@ def test_a_gallery_without_any_network_ends_with_the_error_of_the_first_and_reco
     async def fail(_config: object, candidate: Candidate, *_: object) -> GalleryNetwork:
         raise TransientError(f"{candidate.name}: the store does not answer")
 
-    answers = {"list_candidates": candidates, "ensure_shards": shards, "start_gallery": ""}
+    answers = {"list_candidates": candidates, "plan_shards": None, "write_shards": shards, "start_gallery": ""}
     for name, value in answers.items():
         monkeypatch.setattr(explain, name, returns(value))
     monkeypatch.setattr(explain, "obtain_network", fail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -130,6 +131,7 @@ def test_a_night_that_ends_early_is_reported_with_how_it_ended(
 
 OUTCOME = Registered("b0-pets", 2, ("champion",), verdict="promoted: better", outcome="promoted")
 SHARDS = ShardResult("pets", "file:///pets/manifest-0002.json", "sha", 2, 100, 10, 20, 3, False)
+PLAN = ShardPlan("file:///pets", [], SHARDS, "pets", ("cat", "dog"))
 NIGHT = Night("b0-pets", "file:///nights/b0-pets/2026-11-29.json", NightRecord("running"))
 
 
@@ -168,7 +170,7 @@ def test_data_to_which_nothing_can_be_appended_begin_anew_unless_appending_was_a
 ) -> None:
     start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets"))
     fault = AppendError("pets: dog/0.png is in the data set as 'cat'")
-    done = ShardPlan("file:///pets", [], SHARDS, absent="begun anew")
+    done = dataclasses.replace(PLAN, absent="begun anew")
     steps = {"refuse_overdue": None, "find_start": start, "open_batch": None, "report_age": None}
     replace_steps(monkeypatch, **steps, plan_shards=fault, plan_anew=done, find_reason_to_skip=OUTCOME)
     replace_steps(monkeypatch, close_batch=OUTCOME)
@@ -187,7 +189,8 @@ def test_every_verdict_names_the_versions_whose_images_are_withheld_and_counts_i
 ) -> None:
     start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets", append=True))
     refused = ("version 0002-5f0c9a31 was refused",)
-    plan = ShardPlan("file:///pets", [], SHARDS, "0003-00000000", refused, absent="1 of the 100 images is gone")
+    absent = "1 of the 100 images is gone"
+    plan = dataclasses.replace(PLAN, version="0003-00000000", refused=refused, absent=absent)
     steps = {"refuse_overdue": None, "find_start": start, "plan_shards": plan, "open_batch": None, "report_age": None}
     steps["find_watched"] = None
     for skipped in (None, OUTCOME):
@@ -211,7 +214,7 @@ def test_the_verdict_says_where_a_champion_cannot_be_judged_again(
 ) -> None:
     start = NightStart("b0-pets", "b0-pets/1", continues, data)
     steps = {"refuse_overdue": None, "find_start": start, "open_batch": None, "report_age": None, "find_watched": None}
-    replace_steps(monkeypatch, **steps, plan_shards=ShardPlan("file:///pets", [], SHARDS), close_batch=OUTCOME)
+    replace_steps(monkeypatch, **steps, plan_shards=PLAN, close_batch=OUTCOME)
     replace_steps(monkeypatch, find_reason_to_skip=None, _train_challenger=OUTCOME)
     outcome, _ = asyncio.run(nightly.run_night(compose.compose(words), NIGHT))
     said = f"; b0-pets/1 was not judged again on images that came since: {reason}"

@@ -41,6 +41,9 @@ def test_a_failed_grid_search_is_a_missing_part_and_the_family_and_the_report_fo
 
     steps: dict[str, object] = {
         "start_reproduction": ReproductionRun("run", 0.0, None),
+        "plan_shards": None,
+        "check_networks": None,
+        "write_shards": None,
         "ensure_shards": None,
         "check_reproduction": None,
         "search_grid": ConfigError("all 9 points of the grid count too far from the budget"),

@@ -18,6 +18,7 @@ from models.networks import packaged
 from models.networks.build import check_names
 from models.results import ShardResult
 from tasks import preflight
+from tasks.shard import ShardPlan
 
 WORDS = ["data=digits", "recipe.global_batch=64", "explain.count=2", "transfer.recipe.global_batch=64"]
 
@@ -43,6 +44,7 @@ def sharded(made: MadeSet) -> ShardResult:
 def check(made: MadeSet, *words: str, transfer_to: MadeSet | None = None) -> None:
     config = compose.compose(overrides.replace(WORDS, words))
     check_names("variants", config.variants)
+    preflight._check_networks(config, ShardPlan("", [], None, "made", made.manifest.classes))
     preflight._check(config, [config], sharded(made), [sharded(transfer_to or made)])
 
 

@@ -1,0 +1,94 @@
+"""Versions are compared with a data set before it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conf import schema
+from flows import evaluate, explain, gate
+from infra import store
+from infra.errors import ConfigError
+from infra.tracking import registry
+from tasks import classes, shard
+from tasks.experiments.explain import Candidate
+
+MODEL, WEIGHTS = schema.Model(), ("s3://b/weights", "1" * 64)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Images of cats and dogs."""
+    noise = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = noise.integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def answers(value: Any) -> Callable[..., Awaitable[Any]]:
+    async def answer(*_: object) -> Any:
+        return value
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One version, of cars; tasks run without Prefect, and nothing may be written."""
+
+    async def plan(data: schema.Data, storage: str, fewest_classes: int) -> shard.ShardPlan:
+        return await shard.plan_shards.fn(data, storage, fewest_classes)
+
+    async def match(*arguments: Any) -> Any:
+        return await classes.match_classes.fn(*arguments)
+
+    monkeypatch.setattr(registry, "resolve_version", lambda _: registry.Version("cars", 1, "run", (), {}))
+    monkeypatch.setattr(registry, "describe", lambda _: {"class_names": ["audi", "bmw"]})
+    monkeypatch.setattr(evaluate, "match_classes", match)
+    for flow in (evaluate, explain, gate):
+        monkeypatch.setattr(flow, "plan_shards", plan)
+        monkeypatch.setattr(flow, "fetch_registered", answers((MODEL, WEIGHTS, "cars/1")))
+        monkeypatch.setattr(flow, "write_shards", refuse_to_write)
+
+
+async def refuse_to_write(*_: object) -> None:
+    pytest.fail("the data set is written")
+
+
+def configure(flow: ModuleType, monkeypatch: pytest.MonkeyPatch, config: schema.Config) -> None:
+    monkeypatch.setattr(flow, "configure", lambda *_, **__: (config, []))
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "explain"])
+def test_other_classes_are_refused_before_the_data_set_is_written(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    data, storage = schema.Data(name="pets", source="folder", path=str(pets)), f"file://{tmp_path}/store"
+    config = schema.Config(profile="laptop", data=data, storage=storage, model_ref="cars/1")
+    configure(evaluate, monkeypatch, config)
+    monkeypatch.setattr(explain, "list_candidates", answers([Candidate("cars/1", "baseline", MODEL, "cars/1")]))
+    with pytest.raises(ConfigError, match=r"cars/1 was trained on other classes than those of pets: class 0 is 'audi'"):
+        asyncio.run(evaluate.evaluate.fn([]) if verb == "evaluate" else explain.draw_gallery.fn(config, []))
+    assert not [uri for uri in store.list_uris(storage) if uri.endswith(".tar")]
+
+
+def test_a_gate_whose_weights_cannot_be_evaluated_writes_no_data_set(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, storage = schema.Data(name="pets", source="folder", path=str(pets)), f"file://{tmp_path}/store"
+    weights = schema.Gate(weights=["/nowhere/tf_efficientnet_b0_aa-00000000.pth"])
+    config = schema.Config(profile="laptop", data=data, storage=storage, gate=weights)
+    monkeypatch.setattr(gate, "import_published", answers(SimpleNamespace(name="cars", version=1)))
+    (check,) = asyncio.run(gate.check_accuracies(config))
+    assert (check.name, check.outcome) == ("weights of efficientnet_b0", "failed")
+    assert check.text.startswith("cars/1 was trained on other classes than those of pets")
