@@ -120,9 +120,10 @@ def _main(words: Sequence[str]) -> int:
         switches = frozenset(name for name in verb.switches if getattr(arguments, name.replace("-", "_")))
         command = replace(command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False))
         command = replace(command, switches=switches, options=options)
+        from infra.environment import use_cache
         from infra.store import files
 
-        with nullcontext() if verb.shared else files.private(command.run_dir):
+        with use_cache(command.run_dir), nullcontext() if verb.shared else files.private(command.run_dir):
             if getattr(arguments, "dry_run", False):
                 _warn_of_unread(command)
                 return _call(verb.dry_run, command)

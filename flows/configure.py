@@ -74,6 +74,8 @@ def configure(
     if deployment_run() is not None:
         _refuse_other_services(overrides, config)
         _refuse_above_budget(merged, config)
+        # Beside the caches of its jobs, as a command in a terminal; a process runs one flow.
+        os.environ["EFFNET_CACHE"] = os.environ.get("EFFNET_CACHE") or str(Path(config.run_dir).resolve() / "cache")
     if verb:
         os.environ[machine.COMMAND] = describe_command(verb, merged)  # a process runs one flow
     return config, merged

@@ -12,7 +12,8 @@ import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -145,6 +146,7 @@ _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = tuple(form(name) for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY") for form in (str.upper, str.lower))
 # Variables that pass, and whose values torch checks when it is imported.
 READ_BY_IMPORT = ("TORCH_LOGS", "TORCH_LOGS_FORMAT", "TORCH_LOGS_OUT", "TORCH_DISTRIBUTED_DEBUG")
+_caches = [Path("runs/cache")]  # the last one counts
 _REASON = 120  # characters of torch's error in a message
 # Variables that effnet sets, whatever their value was; the functions that set them know the value.
 SET = {
@@ -218,8 +220,21 @@ def clean(environment: MutableMapping[str, str], services: Services) -> None:
 
 
 def cache_folder() -> Path:
-    """Returns the folder of caches: ``EFFNET_CACHE``, or ``runs/cache`` where that is not set, or empty."""
-    return Path(os.environ.get("EFFNET_CACHE") or "runs/cache")
+    """Returns the folder of caches: ``EFFNET_CACHE``, or that of ``use_cache`` where it is not set, or empty."""
+    return Path(os.environ.get("EFFNET_CACHE") or _caches[-1])
+
+
+@contextmanager
+def use_cache(run_dir: Path) -> Iterator[None]:
+    """Places the caches of this process in a run folder, where those of its jobs are, unless ``EFFNET_CACHE`` is set.
+
+    No variable is set, which would outlive a command that a test calls, and no context, which threads do not inherit.
+    """
+    _caches.append(run_dir / "cache")
+    try:
+        yield
+    finally:
+        _caches.pop()
 
 
 def make_cache(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from conf import compose
 from flows import configure
 from infra import machine
+from infra.environment import cache_folder
 
 
 def settings_of(*words: str) -> list[str]:
@@ -102,3 +103,16 @@ def test_only_a_flow_run_of_a_deployment_takes_the_settings_of_its_worker(monkey
     assert configure.settings_of_this_run() == ["data.limit=9", "services.s3=aws", "run_dir=/there"]
     monkeypatch.setattr(configure, "deployment_run", lambda: None)  # in a terminal
     assert configure.settings_of_this_run() == []
+
+
+def test_a_flow_run_on_a_worker_has_its_caches_where_its_jobs_have_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(configure, "deployment_run", lambda: SimpleNamespace())
+    monkeypatch.setenv(configure.VARIABLE, json.dumps([f"run_dir={tmp_path}"]))
+    monkeypatch.setenv("EFFNET_CACHE", "")
+    configure.configure([])
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.setenv("EFFNET_CACHE", "/scratch")
+    configure.configure([])
+    assert cache_folder() == Path("/scratch")

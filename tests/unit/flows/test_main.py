@@ -9,10 +9,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from made_archives import photo, write_archive
 
 from flows.__main__ import main
 from flows.cli import signals
 from flows.cli.verbs import VERBS
+from infra.environment import cache_folder
 from infra.errors import ConfigError
 
 
@@ -184,3 +186,19 @@ def test_a_command_that_imports_torch_checks_its_variables_first(
     words = {"export": ["b0@champion", "--onnx", str(tmp_path / "b0.onnx")], "serve": ["b0@champion"]}.get(verb, [])
     assert main([verb, *words, f"run_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err == "error: torch cannot be imported\n"
+
+
+@pytest.mark.parametrize("given", ["", "elsewhere"])
+def test_a_command_unpacks_archives_where_its_jobs_have_their_cache(
+    given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EFFNET_CACHE", given)
+    images = {f"{name}/{number}.jpg": photo(number) for name in ("ant", "bee") for number in range(20)}
+    write_archive(tmp_path / "pets.tgz", images)
+    before = cache_folder()
+    assert main(["train", "--dry-run", "data=folder", "data.path=pets.tgz", "run_dir=there"]) == 0
+    place = tmp_path / (given or "there/cache") / "archives"
+    assert [path.suffix for path in sorted(place.iterdir())] == [".lock", ".tar"]
+    assert not (tmp_path / "runs").exists()
+    assert cache_folder() == before  # that of this process

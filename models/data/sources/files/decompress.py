@@ -1,8 +1,8 @@
 """Decompresses archives once, as a stream, into a plain tar, because a compressed archive has no random access.
 
-The plain tar is in ``EFFNET_CACHE/archives`` (default ``runs/cache/archives``), named by location, size and
-modification time of the archive. It may be deleted at any time. ImageNet's archives are plain tars and are read in
-place. Nothing is extracted: files are read from the plain tar by position.
+The plain tar is in ``RUN_DIR/cache/archives``, or in ``EFFNET_CACHE/archives`` where that is set, named by location,
+size and modification time of the archive. It may be deleted at any time. ImageNet's archives are plain tars and are
+read in place. Nothing is extracted: files are read from the plain tar by position.
 """
 
 from __future__ import annotations

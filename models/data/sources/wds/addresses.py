@@ -1,6 +1,6 @@
 """Addresses of WebDataset shards: braces, wildcards, lists and folders, local, ``s3://`` or ``https://``.
 
-Shards of ``https://`` are downloaded once, into ``EFFNET_CACHE/shards``, because they are read at random.
+Shards of ``https://`` are downloaded once, into ``RUN_DIR/cache/shards``, because they are read at random.
 """
 
 from __future__ import annotations
