@@ -147,6 +147,8 @@ _PROXIES = tuple(form(name) for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY
 # Variables that pass, and whose values torch checks when it is imported.
 READ_BY_IMPORT = ("TORCH_LOGS", "TORCH_LOGS_FORMAT", "TORCH_LOGS_OUT", "TORCH_DISTRIBUTED_DEBUG")
 _caches = [Path("runs/cache")]  # the last one counts
+_COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS"
+_FOLDERS_OF_TORCH = ("TORCH_TRACE", "TORCHINDUCTOR_CACHE_DIR")  # made by torch.compile, which fails without them
 _REASON = 120  # characters of torch's error in a message
 # Variables that effnet sets, whatever their value was; the functions that set them know the value.
 SET = {
@@ -201,13 +203,12 @@ def describe_dropped(environment: Mapping[str, str]) -> str:
 
     Variables that effnet sets itself, as ``OMP_NUM_THREADS``, are not named: clusters set them for every command.
     """
-    reasons = []
-    for row in DROPPED:
-        names = [
-            name for name, value in environment.items() if row.said and name not in SET and _drops(row, name, value)
-        ]
-        if names:
-            reasons.append(f"{', '.join(sorted(names))} ({row.reason})")
+    dropped: dict[Dropped, list[str]] = {}
+    for name, value in sorted(environment.items()):
+        rows = [row for row in DROPPED if row.said and name not in SET and _drops(row, name, value)]
+        if rows:  # of several, the one that names the variable in full has its reason
+            dropped.setdefault(max(rows, key=lambda row: name in row.names), []).append(name)
+    reasons = [f"{', '.join(dropped[row])} ({row.reason})" for row in DROPPED if row in dropped]
     return f"variables without an effect: {'; '.join(reasons)}" if reasons else ""
 
 
@@ -255,22 +256,45 @@ def make_cache(folder: Path) -> None:
 
 
 def check_torch(environment: Mapping[str, str]) -> None:
-    """Refuses variables that pass and with which no command or job could import torch; takes seconds if one is set.
+    """Refuses variables that pass and with which no command or job could use torch; takes seconds if one is set.
 
     Raises:
-        ConfigError: The import ends with an error.
+        ConfigError: torch cannot be imported with one, or could compile nothing.
     """
-    given = [f"{name}={environment[name]}" for name in READ_BY_IMPORT if environment.get(name)]
-    if not given:
+    threads = environment.get(_COMPILE_THREADS)
+    if threads and not threads.strip().isdecimal():
+        raise ConfigError(f"{_COMPILE_THREADS} must be a number of threads, is {threads!r}: unset or correct it")
+    for name in _FOLDERS_OF_TORCH:
+        if (folder := environment.get(name)) and not _can_be_folder(Path(folder)):
+            raise ConfigError(f"{name}={folder} is no folder that can be written: unset or correct it")
+    given = {name: value for name in READ_BY_IMPORT if (value := environment.get(name))}
+    if not given or (reason := _refuse_import(environment)) is None:
         return
+    for name in given if len(given) > 1 else ():
+        others = {key: value for key, value in environment.items() if key not in given or key == name}
+        if (alone := _refuse_import(others)) is not None:
+            given, reason = {name: given[name]}, alone
+            break
+    words = " ".join(f"{name}={value}" for name, value in given.items())
+    raise ConfigError(f"torch cannot be imported with {words}: {reason}; unset or correct it")
+
+
+def _refuse_import(environment: Mapping[str, str]) -> str | None:
+    """Returns why torch cannot be imported with these variables, or None."""
     # Without garbage collection, at the end of the interpreter too, it takes two thirds of the time.
     code = "import atexit, gc; gc.disable(); atexit.register(gc.freeze); import torch.distributed"
     argv = [sys.executable, "-c", code]
     ended = subprocess.run(argv, env=inherited(environment, COMMAND), capture_output=True, text=True)
-    if ended.returncode:
-        _, _, reason = ended.stderr.rpartition("Error: ")
-        shown = " ".join(reason.split())[:_REASON].rstrip(".")
-        raise ConfigError(f"torch cannot be imported with {' '.join(given)}: {shown}; unset or correct it")
+    if not ended.returncode:
+        return None
+    reason = " ".join(ended.stderr.rpartition("Error: ")[2].split()).rstrip(".")
+    return reason if len(reason) <= _REASON else reason[:_REASON].rpartition(", ")[0] or f"{reason[:_REASON]}…"
+
+
+def _can_be_folder(path: Path) -> bool:
+    """Whether a folder can be written, or made where it is missing."""
+    place = next(part for part in (path.absolute(), *path.absolute().parents) if os.path.lexists(part))
+    return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)  # noqa: PTH112 - as in _drops
 
 
 def check_network(environment: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import asdict
 
 from flows.cli.command import Command, print_json, show
+from infra.environment import check_torch
 from infra.errors import ConfigError
 from infra.services import stack
 
@@ -18,6 +19,7 @@ def up(command: Command) -> int:
     from flows import configure
     from flows.cli import summary
 
+    check_torch(os.environ)  # the worker's flows and jobs inherit its variables
     config, run_dir = command.config, command.run_dir
     stack.connect(run_dir, config.services)
     os.environ.update(configure.worker_environment(config, command.overrides))

@@ -15,6 +15,7 @@ from flows.cli.command import Command, show
 from flows.cli.services import connect
 from infra import doctor, machine
 from infra.doctor.finding import FAIL, OK
+from infra.environment import check_torch
 from infra.errors import ConfigError, LostError
 from infra.launch import devices, lease
 from infra.services import pool_worker, prefect_api, processes, stack
@@ -30,6 +31,7 @@ def worker(command: Command) -> int:
     """
     from models.data.loading import decode
 
+    check_torch(os.environ)  # its flows and jobs inherit its variables
     config, gpus = command.config, devices.choose(machine.gpus(), command.options.get("gpus", ""))
     jobs = devices.count_jobs(gpus, config.launch.nproc_per_node, without=config.launch.jobs_at_once)
     services = _resolve_services(command)

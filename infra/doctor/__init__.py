@@ -89,6 +89,7 @@ def _checks(config: Config, run_dir: Path, decoders: dict[str, str], packaged: f
     checks: dict[str, Check] = {
         "python": host.python,
         "packages": host.packages,
+        "shell": host.variables,
         "machine": partial(host.capacity, config.launch),
         "disk": partial(host.disk, run_dir),
         "decoder": partial(host.decoder, decoders),

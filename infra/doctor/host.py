@@ -17,6 +17,7 @@ from conf.overrides import expand_home
 from conf.schema import Data, Launch
 from infra import machine
 from infra.doctor.finding import FAIL, OK, WARN, Finding
+from infra.environment import check_network, check_torch, describe_dropped
 from infra.services import ports, processes
 
 GB = 10**9
@@ -59,6 +60,14 @@ def packages() -> list[Finding]:
             bad.append(Finding(FAIL, "packages", text))
     shown = ", ".join(f"{name} {versions[name]}" for name in machine.PACKAGES if name in versions)
     return bad or [Finding(OK, "packages", f"{len(versions)} within the bounds of pyproject.toml: {shown}")]
+
+
+def variables() -> list[Finding]:
+    """Checks that no variable of the shell keeps torch or the clients of the services from their work."""
+    check_network(os.environ)
+    check_torch(os.environ)
+    dropped = describe_dropped(os.environ)
+    return [Finding(OK, "shell", dropped or "no variable that has an effect on jobs")]
 
 
 def capacity(launch: Launch) -> list[Finding]:

@@ -173,14 +173,15 @@ def test_a_connection_that_a_service_closed_is_not_taken_for_the_output(monkeypa
         main(["plan"])
 
 
-@pytest.mark.parametrize("verb", ["train", "plan", "export", "serve"])
-def test_a_command_that_imports_torch_checks_its_variables_first(
+@pytest.mark.parametrize("verb", ["train", "plan", "export", "serve", "up", "worker"])
+def test_a_command_that_imports_torch_or_starts_workers_checks_its_variables_first(
     verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_: object) -> None:
         raise ConfigError("torch cannot be imported")
 
-    for module in ("infra.environment", "flows.cli.prepare", "flows.cli.use"):
+    modules = ("infra.environment", *(f"flows.cli.{name}" for name in ("prepare", "services", "use", "worker")))
+    for module in modules:
         monkeypatch.setattr(f"{module}.check_torch", refuse)
     monkeypatch.setattr("flows.cli.use.check_targets", lambda *_, **__: pytest.fail("may import torch"))
     words = {"export": ["b0@champion", "--onnx", str(tmp_path / "b0.onnx")], "serve": ["b0@champion"]}.get(verb, [])

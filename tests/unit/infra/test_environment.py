@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_dropped_variables_of_kernels_and_threads_are_named_with_the_reason() ->
     assert describe_dropped({"OMP_NUM_THREADS": "4", "TORCH_LOGS": "recompiles", "PATH": "/bin"}) == ""
 
 
+def test_a_variable_of_two_rows_is_named_once_with_the_reason_of_its_own() -> None:
+    line = describe_dropped(dict.fromkeys(("MKL_CBWR", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE"), "1"))
+    assert line == (
+        "variables without an effect: MKL_NUM_THREADS (number and places of threads: would overrule "
+        "launch.threads_per_proc, or bind all ranks to the same cores); MKL_CBWR, OPENBLAS_CORETYPE (other kernels or "
+        "fewer bits than the settings state, so other numbers)"
+    )
+    every = {name.removesuffix("*") + "X" * name.endswith("*") for row in DROPPED for name in row.names}
+    line = describe_dropped(dict.fromkeys(every, "socks://x"))
+    assert all(len(re.findall(rf"\b{name}\b", line)) <= 1 for name in every)
+
+
 def test_places_of_threads_in_a_shell_bind_no_job() -> None:
     places = (
         "OMP_PROC_BIND",
@@ -166,6 +179,37 @@ def test_a_variable_with_which_torch_cannot_be_imported_is_refused_in_one_line(v
     name, _, text = value.partition("=")
     with pytest.raises(ConfigError, match=rf"torch cannot be imported with {value}: [^\n]+; unset or correct it"):
         check_torch({**os.environ, name: text})
+
+
+@pytest.mark.slow
+def test_of_several_variables_the_wrong_one_is_named_and_torch_s_list_of_names_is_not_cut_within_a_word() -> None:
+    given = {"TORCH_LOGS": "nonsense", "TORCH_DISTRIBUTED_DEBUG": "INFO"}
+    message = (
+        "torch cannot be imported with TORCH_LOGS=nonsense: Invalid log settings: nonsense, must be a comma separated "
+        "list of fully qualified module names; unset or correct it"
+    )
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        check_torch({**os.environ, **given})
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("TORCHINDUCTOR_COMPILE_THREADS=nonsense", "must be a number of threads, is 'nonsense'"),
+        ("TORCH_TRACE=/dev/null/a/b", "=/dev/null/a/b is no folder that can be written"),
+        ("TORCHINDUCTOR_CACHE_DIR=/dev/null/x", "=/dev/null/x is no folder that can be written"),
+    ],
+)
+def test_a_variable_with_which_torch_could_compile_nothing_is_refused(word: str, said: str) -> None:
+    name, _, value = word.partition("=")
+    with pytest.raises(ConfigError, match=f"^{name}.*{said}.*: unset or correct it"):
+        check_torch({name: value})
+
+
+def test_folders_and_numbers_that_torch_can_use_pass(tmp_path: Path) -> None:
+    check_torch(
+        {"TORCH_TRACE": f"{tmp_path}/a/b", "TORCHINDUCTOR_COMPILE_THREADS": " 4", "TORCHINDUCTOR_CACHE_DIR": ""}
+    )
 
 
 @pytest.mark.slow

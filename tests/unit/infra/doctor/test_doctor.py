@@ -310,6 +310,18 @@ def test_an_unexpected_error_within_a_check_is_not_taken_for_a_network_that_is_s
     assert "FAIL  secrets   KeyError: 'port'" in said
 
 
+def test_a_variable_with_which_no_command_works_is_a_failure_and_dropped_ones_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose.compose([f"run_dir={tmp_path}"])
+    monkeypatch.setenv("OMP_PLACES", "{0}")
+    checks = doctor._checks(config, tmp_path, {"c": "ok"}, frozenset())
+    assert "OMP_PLACES (number and places of threads" in checks["shell"]()[0].text
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "many")
+    (finding,) = doctor._run_concurrently({"shell": checks["shell"]}, 60)
+    assert (finding.mark, "TORCHINDUCTOR_COMPILE_THREADS must be a number" in finding.text) == (FAIL, True)
+
+
 def test_a_slower_decoder_is_a_warning_that_says_why() -> None:
     (finding,) = host.decoder({"native": "not built: no C compiler at install", "pillow": "ok"})
     assert finding.mark == "warn"
