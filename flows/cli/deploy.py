@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import configure, form
-from flows.cli import help_text
+from flows.cli import help_text, working_folder
 from flows.cli.command import Command, show
 from flows.cli.services import connect
 from flows.cli.verbs import VERBS
@@ -43,7 +43,9 @@ def _plan(command: Command) -> list[deployments.Change]:
     config, pods = command.config, _pool_of_pods(command)
     if config.services.prefect == "embedded":
         connect(command, "prefect")
+        working_folder.ignore_prefect_files()  # before the flows are imported
     else:
+        working_folder.check_prefect_settings(os.environ)
         os.environ["PREFECT_API_URL"] = config.services.prefect.rstrip("/")
         if not http.answers(f"{os.environ['PREFECT_API_URL']}/health"):
             raise ConfigError(f"services.prefect: {config.services.prefect} does not answer; it ends with /api")

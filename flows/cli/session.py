@@ -141,11 +141,14 @@ def _check_early(verb: str, config: schema.Config) -> None:
     It must not import Prefect, which reads its variables at that moment.
 
     Raises:
-        ConfigError: As ``check_settings`` and ``check_network``, or an engine that is not available.
+        ConfigError: As ``check_settings``, ``check_network`` and ``check_prefect_settings``, or an engine that is not
+            available.
         DataError: As ``check_settings``.
         NotFoundError: As ``check_settings``.
     """
     environment.check_network(os.environ)
+    if config.services.prefect != "embedded":
+        working_folder.check_prefect_settings(os.environ)
     check_settings(verb, config)
     if _starts_jobs(verb):
         ENGINES[config.launch.engine].check(config.launch)

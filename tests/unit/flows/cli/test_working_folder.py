@@ -11,6 +11,9 @@ import pytest
 from checkout import ROOT
 from matrix import with_slow_rest
 
+from flows.cli.working_folder import check_prefect_settings
+from infra.errors import ConfigError
+
 # A process of its own: Prefect reads its settings when it is imported.
 READ = """
 from flows.cli.working_folder import ignore_prefect_files
@@ -36,3 +39,45 @@ def test_its_settings_in_the_working_folder_do_not_count(places: list[str], tmp_
         [sys.executable, "-c", READ], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=100
     )
     assert (done.stdout, done.stderr) == ("0 5 INFO\n", "")
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        (
+            ".env",
+            "PREFECT_CLIENT_MAX_RETRIES=abc\n",
+            r"from \.env, are wrong: PREFECT_CLIENT_MAX_RETRIES is 'abc': Input",
+        ),
+        ("prefect.toml", "[client\n", r"from prefect\.toml, are wrong: SettingsError: .*invalid TOML"),
+        (
+            "PREFECT_TASKS_DEFAULT_RETRIES",
+            "x",
+            r"from PREFECT_TASKS_DEFAULT_RETRIES, are wrong: PREFECT_TASKS_DEFAULT_",
+        ),
+    ],
+)
+def test_wrong_settings_for_a_server_of_the_user_s_are_one_line(
+    place: str, content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    variables |= {"HOME": str(tmp_path), "PREFECT_API_URL": "https://prefect.example/api"}
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    if place.startswith("PREFECT_"):
+        variables[place] = content
+    else:
+        (tmp_path / place).write_text(content)
+    with pytest.raises(ConfigError, match=f"^settings of Prefect, {message}[^\n]*; correct or unset them$"):
+        check_prefect_settings(variables)
+
+
+def test_a_shell_and_a_folder_without_settings_of_prefect_need_no_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("imports Prefect"))
+    (tmp_path / ".env").write_text("OTHER=1\n")
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    check_prefect_settings({"PREFECT_API_URL": "https://prefect.example/api", "PREFECT_API_KEY": "k"})
