@@ -122,6 +122,8 @@ def _change_settings(node: DictConfig, words: Sequence[str]) -> None:
     for override in OverridesParser.create().parse_overrides([overrides.in_hydra_words(word) for word in words]):
         if override.is_sweep_override():
             raise OverrideError(f"{override.key_or_group} has several values, is {override.input_line!r}: give one")
+        if wrong := "; ".join(overrides.find_mistakes_in_table(override.key_or_group, override.value())):
+            raise OverrideError(wrong)
         OmegaConf.update(node, override.key_or_group, override.value(), merge=True)
 
 
@@ -144,7 +146,8 @@ def _list_refusals(words: tuple[str, ...], composed: schema.Config | str | None,
         word = _find_cause(words, composed)
         subject = re.split("[ =:]", composed, maxsplit=1)[0]
         if not any(_names(composed, key) for key in removed_keys if key != subject):
-            refusals.append(composed if word is None or _names(composed, _key(word)) else f"{word!r}: {composed}")
+            named = word is None or _names(composed, _key(word)) or re.match(rf"{re.escape(_key(word))}[.[]", composed)
+            refusals.append(composed if named else f"{word!r}: {composed}")
         if word is None:
             break
         removed_keys.append(_key(word))
@@ -386,9 +389,7 @@ def _one_line(error: Exception) -> str:
         cause = cause.__cause__
     says, key = first_line(cause), getattr(cause, "full_key", None)
     if word := getattr(error, "override", None):  # Hydra's grammar, in which lists of tables are written
-        return (
-            f"{word!r}: {says}; a list of tables is {_key(word)}=[{{KEY: VALUE}}], with quotes around other characters"
-        )
+        return overrides.describe_unreadable(word)
     if converted := _CONVERSION.match(says):
         return f"{key} must be {_TYPES[converted['kind']]}, is {converted['value']}"
     if problem := getattr(cause, "problem", None):  # the grammar of YAML

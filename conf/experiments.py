@@ -86,7 +86,10 @@ class Point:
         require_name("scaling.points: network", self.network)
         require_choice("scaling.points: dimension", self.dimension, DIMENSIONS)
         scales = (self.width, self.depth, self.resolution)
-        require(min(scales) > 0, f"scaling.points: multipliers of {self.network} must be > 0, are {scales}")
+        require(
+            all(0 < scale < float("inf") for scale in scales),
+            f"scaling.points: multipliers of {self.network} must be > 0 and finite, are {scales}",
+        )
         require(
             self.dimension != "baseline" or set(scales) == {1.0},
             f"scaling.points: the baseline of {self.network} has multipliers of 1, not {scales}",
@@ -191,7 +194,7 @@ class GalleryEntry:
         require_reference("explain.models: registered", self.registered)
         scales = {key: getattr(self, key) for key in ("width", "depth", "resolution")}
         for key, value in scales.items():
-            require(value > 0, f"explain.models: {key} must be > 0, is {value}")
+            require(0 < value < float("inf"), f"explain.models: {key} must be > 0 and finite, is {value}")
         require(
             self.registered is None or (self.network is None and set(scales.values()) == {1.0}),
             f"explain.models: {self.registered} is taken as it is, without network or multipliers",

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from conf import schema
+from conf import schema, tables
 from conf.text import did_you_mean
 
 ROOT = Path(__file__).parent
@@ -271,6 +271,20 @@ def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
     return None
 
 
+def find_mistakes_in_table(key: str, value: Any) -> Iterable[str]:
+    """Yields a line for each mistake in a table, or in a list of tables, as Hydra's grammar has read it."""
+    kind = _types()[key]
+    is_list = get_origin(kind) is list
+    return tables.find_mistakes(key, value, kind) if _is_table(get_args(kind)[0] if is_list else kind) else ()
+
+
+def describe_unreadable(word: str) -> str:
+    """What is wrong with a table, or a list of tables, that is not in Hydra's grammar."""
+    key, _, value = word.partition("=")
+    form = "[{KEY: VALUE}]" if value.startswith("[") else "{KEY: VALUE}"
+    return f"{word!r} cannot be read: give it as {key}={form}, with quotes around other characters"
+
+
 def _renamed(key: str, value: str) -> str | None:
     """The new word for an old one."""
     for name, entry, _ in _settings():
@@ -287,6 +301,10 @@ def _unknown_option(group: str, value: str, names: Sequence[str]) -> str:
     if group == "data" and ("/" in value or "\\" in value):
         other = f"; images of your own: data=folder data.path={value}"
     nearest = "" if "/" in value or "\\" in value else did_you_mean(value, names)  # a path is similar to any name
+    section = group.rpartition("@")[2]
+    if value.startswith("{") and _is_table(_types()[section]):
+        first = dataclasses.fields(_types()[section])[0].name
+        other += f"; settings inside are given one by one, as {section}.{first}=VALUE"
     hints = [f"no {group} named {value!r};", nearest, f"choices: {', '.join(names)}{other}"]
     return " ".join(filter(None, hints))
 
