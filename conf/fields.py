@@ -23,6 +23,10 @@ NEWEST = {"later": True, "digested": False}
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VERSION = re.compile(rf"{_NAME.pattern}/\d{{4}}-[0-9a-f]{{8}}")  # of a data set
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_RESERVED_BUCKET = re.compile(
+    r"^[0-9]+(\.[0-9]+){3}$|^xn--|-s3alias$"
+)  # weed/s3api/s3bucket of SeaweedFS refuses these
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
 
 
@@ -53,6 +57,27 @@ def require_port(key: str, address: str) -> None:
         _ = urlsplit(address).port
     except ValueError:
         raise ValueError(f"{key} must have a number from 0 to 65535 as port, is {address!r}") from None
+
+
+def require_bucket(key: str, uri: str, *, embedded: bool) -> None:
+    """Refuses an ``s3://`` address with a name that no bucket has; accepts any other address.
+
+    Args:
+        key: The setting.
+        uri: Its value.
+        embedded: Whether the bucket is in the embedded store, which takes the names that Amazon takes today. Buckets of
+            others may be older, with capitals and underscores.
+    """
+    name = uri.removeprefix("s3://").partition("/")[0]
+    if not uri.startswith("s3://") or name.startswith("arn:"):
+        return
+    if embedded:
+        allowed = _BUCKET.fullmatch(name) and ".." not in name and not _RESERVED_BUCKET.search(name)
+        rule = "3 to 63 of a-z 0-9 . - between letters or digits, and is no IP address"
+    else:  # as botocore checks before it sends a request
+        allowed, rule = re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name), "1 to 255 of A-Z a-z 0-9 . _ -"
+    of = " with services.s3=embedded" if embedded else ""
+    require(bool(allowed), f"{key}: the name of a bucket{of} is {rule}; is {name!r}")
 
 
 def require_reference(key: str, value: str | None) -> None:

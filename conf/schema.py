@@ -25,7 +25,17 @@ from conf.experiments import (
     Search,
     Transfer,
 )
-from conf.fields import LATER, MISSING, NEWEST, require, require_choice, require_name, require_port, require_reference
+from conf.fields import (
+    LATER,
+    MISSING,
+    NEWEST,
+    require,
+    require_bucket,
+    require_choice,
+    require_name,
+    require_port,
+    require_reference,
+)
 from conf.launch import Kubernetes, Launch, Slurm
 from conf.nightly import Alerts, Email, Nightly
 from conf.training import Model, Recipe, StopRule
@@ -204,6 +214,7 @@ class Config:
             bool(_STORAGE.match(self.storage)),
             f"storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is {self.storage!r}",
         )
+        require_bucket("storage", self.storage, embedded=self.services.s3 == "embedded")
         require(len(self.variants) > 0, "variants must name at least one network")
 
     @property

@@ -284,6 +284,11 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes:
         ("data.convert=2", "data.convert must be true or false, is '2'"),
         ("launch.device=gpu", "launch.device must be auto (the GPUs, if there are any) or cpu, is 'gpu'"),
         ("launch.device=cuda:0", "launch.device must be auto (the GPUs, if there are any) or cpu, is 'cuda:0'"),
+        (
+            "storage=s3://Bucket_X",
+            "storage: the name of a bucket with services.s3=embedded is 3 to 63 of a-z 0-9 . - between letters or "
+            "digits, and is no IP address; is 'Bucket_X'",
+        ),
         ("storage=s3://", "storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is 's3://'"),
         ("storage=s3:///x", "storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is 's3:///x'"),
         ("storage=file://x", "storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is 'file://x'"),
@@ -433,7 +438,7 @@ def test_every_text_setting_takes_a_text_that_another_grammar_would_read_otherwi
     """A list of all of them in one composition; names and addresses refuse it by their own rules, not by a grammar."""
     keys = compose.keys()
     texts = [key for key in keys if key.rpartition(".")[2] in ("path", "storage", "run_dir")]
-    given = {key: f"s3://b/{number} = it's, [a] {{b}}: #1" for number, key in enumerate(texts)}
+    given = {key: f"s3://buck/{number} = it's, [a] {{b}}: #1" for number, key in enumerate(texts)}
     config = compose.compose([f"{key}={value}" for key, value in given.items()])
     assert len(texts) >= 6
     assert {key: compose.read_setting(config, key) for key in texts} == given
@@ -636,3 +641,25 @@ def test_the_settings_of_folds_are_no_part_of_a_request_without_folds() -> None:
 def test_a_setting_that_is_the_beginning_of_others_is_answered_with_them() -> None:
     nearest = "'recipe.lr_per_256' or 'recipe.lr_decay' or 'recipe.lr_decay_epochs'"
     assert refused("recipe.lr=0.1").startswith(f"no setting named 'recipe.lr'; did you mean {nearest}?")
+
+
+@pytest.mark.parametrize(
+    "name", ["ab", "UPPER", "a_b", "a..b", "-ab", "ab-", "192.168.1.1", "xn--a", "a-s3alias", "a" * 64]
+)
+def test_a_bucket_that_the_embedded_store_refuses_may_be_one_of_another_store(name: str) -> None:
+    with pytest.raises(compose.OverrideError, match=f"^storage: .* is '{name}'$"):
+        compose.compose([f"storage=s3://{name}/x"])
+    assert compose.compose([f"storage=s3://{name}/x", "services.s3=aws"]).storage == f"s3://{name}/x"
+
+
+@pytest.mark.parametrize("name", ["abc", "a.b-c.9", "a-.b", "1234", "a" * 63])
+def test_a_bucket_that_the_embedded_store_takes_is_taken(name: str) -> None:
+    assert compose.compose([f"storage=s3://{name}"]).storage == f"s3://{name}"
+
+
+def test_a_name_that_no_client_sends_is_refused_for_any_store() -> None:
+    for name in ("b b", "bücket", "a:b", "a" * 256):
+        with pytest.raises(compose.OverrideError, match=r"^storage: the name of a bucket is 1 to 255 of A-Z a-z 0-9"):
+            compose.compose([f"storage=s3://{name}", "services.s3=http://127.0.0.1:9"])
+    arn = "s3://arn:aws:s3:us-east-1:123456789012:accesspoint:ours"
+    assert compose.compose([f"storage={arn}", "services.s3=aws"]).storage == arn
