@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -35,6 +36,7 @@ TABLE = np.dtype(
 )
 # Newer than stored manifests: not written if empty, so that digests stay.
 _LATER = ("unused", "class_differences", "duplicates")
+_MAX_BYTES = 2**62  # no shard has as many, and differences of such numbers have 64 bits
 _NAMED_REMARKS = 4  # besides the first, in a message
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
 _ADDRESS = re.compile(r"s3://[^/]+/.|file:///.")
@@ -297,6 +299,11 @@ def _manifest(body: dict[str, object], table: bytes, where: str) -> Manifest:
 
 def _check(manifest: Manifest, where: str) -> None:
     """Rejects names, sizes and rows that would make a reader leave its shards: the manifest is untrusted input."""
+    texts = (manifest.name, manifest.source_digest, manifest.encoding, *manifest.classes)
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: its name, digest, encoding or a class is no text")
+    if repeated := [name for name, count in Counter(shard.name for shard in manifest.shards).items() if count > 1]:
+        raise DataError(f"{where}: shard {repeated[0]} is listed more than once")
     rows = manifest.table
     if rows.dtype != TABLE or rows.ndim != 1:
         raise DataError(f"{where}: its table is {rows.dtype}, {rows.ndim} dimensions; expected rows of {TABLE}")
@@ -306,13 +313,15 @@ def _check(manifest: Manifest, where: str) -> None:
             raise DataError(f"{where}: invalid shard name {shard.name!r} of split {shard.split!r}")
         if shard.address and (not _ADDRESS.match(shard.address) or "/../" in f"{shard.address}/"):
             raise DataError(f"{where}: invalid address {shard.address!r} of shard {shard.name}")
+        if not all(type(number) is int and 0 <= number < _MAX_BYTES for number in (shard.samples, shard.bytes)):
+            raise DataError(f"{where}: shard {shard.name} says {shard.samples!r} samples and {shard.bytes!r} bytes")
         part = rows[first : first + shard.samples]
         if len(part) != shard.samples:
             raise DataError(f"{where}: shard {shard.name} says {shard.samples} samples, its table holds {len(part)}")
         if (
             np.any(part["offset"] < 0)
             or np.any(part["size"] < 0)
-            or np.any(part["offset"] + part["size"] > shard.bytes)
+            or np.any(part["offset"] > shard.bytes - part["size"].astype(np.int64))  # their sum may exceed 64 bits
         ):
             raise DataError(f"{where}: a sample of {shard.name} lies outside its {shard.bytes} bytes")
         if np.any(part["label"] < 0) or np.any(part["label"] >= len(manifest.classes)):

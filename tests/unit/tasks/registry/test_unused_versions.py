@@ -177,7 +177,7 @@ def test_the_name_of_a_refused_first_version_without_a_manifest_stays_known(
     assert drop_marks(store.list_entries(plan.root)) == ()
     for path in folder.glob("cat/broken*.png"):
         path.unlink()
-    named = replace(data, accept=[f"pets/{plan.name}"])
+    named = replace(data, accept=[f"pets/{plan.version_name}"])
     versions.accept(append_pending(named, storage).manifest_uri)
     add(folder, 100, 130)
     assert append_pending(named, storage).manifest_uri.endswith("/manifest-0002.json")

@@ -71,6 +71,9 @@ def test_equal_manifests_have_equal_bytes(tmp_path: Path) -> None:
         {"table": "cd" * 32},
         {"classes": None},
         {"classes": ["cat"]},
+        {"classes": [1, 2]},
+        {"name": None},
+        {"source_digest": 3},
     ],
     ids=str,
 )
@@ -111,6 +114,7 @@ def test_a_shard_name_outside_the_folder_is_refused(name: str, tmp_path: Path) -
     ("column", "value", "message"),
     [
         ("offset", 4090, "outside its 4096 bytes"),
+        ("offset", 2**63 - 5, "outside its"),
         ("offset", -1, "outside its"),
         ("size", -5, "outside its"),
         ("label", 2, "outside the 2 classes"),
@@ -130,6 +134,20 @@ def test_a_row_outside_its_shard_or_the_classes_is_refused(
 def test_a_table_that_does_not_match_the_shards_is_refused(rows: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         manifest.load(saved(tmp_path, dataclasses.replace(MANIFEST, table=rows)))
+
+
+@pytest.mark.parametrize("number", [2**70, float("nan"), float("inf"), 4096.0, "4096", True, -1])
+@pytest.mark.parametrize("field", ["bytes", "samples"])
+def test_a_shard_of_an_impossible_size_is_refused(field: str, number: Any, tmp_path: Path) -> None:
+    evil = dataclasses.replace(SHARDS[0], **{field: number})
+    with pytest.raises(DataError, match=r"manifest\.json: shard train-0\.tar says .* samples and .* bytes$"):
+        manifest.load(saved(tmp_path, dataclasses.replace(MANIFEST, shards=(evil, *SHARDS[1:]))))
+
+
+def test_a_shard_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    twice = dataclasses.replace(MANIFEST, shards=(SHARDS[0], *SHARDS), table=np.concatenate([ROWS[:3], ROWS]))
+    with pytest.raises(DataError, match=r"shard train-0\.tar is listed more than once"):
+        manifest.load(saved(tmp_path, twice))
 
 
 def test_a_table_of_pickled_objects_is_refused(tmp_path: Path) -> None:

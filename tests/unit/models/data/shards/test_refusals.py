@@ -122,11 +122,11 @@ def test_a_first_version_can_be_refused_and_the_set_begins_anew_with_the_correct
     plan = _plan(data, storage)
     for _ in range(2):  # the next night refuses the same folder again
         said = judge(data, storage)
-        assert f"version {plan.name}, the first, was refused: " in said
+        assert f"version {plan.version_name}, the first, was refused: " in said
         assert said.endswith(
-            f"correct the folder, or take it as it is: effnet nightly transfer.data.accept=[pets/{plan.name}]"
+            f"correct the folder, or take it as it is: effnet nightly transfer.data.accept=[pets/{plan.version_name}]"
         )
-    taken = append_pending(replace(data, accept=[f"pets/{plan.name}"]), storage)
+    taken = append_pending(replace(data, accept=[f"pets/{plan.version_name}"]), storage)
     assert taken.manifest_uri == f"{plan.root}/manifest.json"
     judge(data, storage)
 
@@ -185,14 +185,14 @@ def test_of_two_versions_of_one_number_that_one_is_refused_whose_images_were(
     shard(data, storage)
     add(folder, 100, 130)
     slow = _plan(data, storage)
-    acceptance.mark_pending(slow.root, slow.name)  # of a night that has not written its manifest yet
+    acceptance.mark_pending(slow.root, slow.version_name)  # of a night that has not written its manifest yet
     add(folder, 130, 140)
     other = name_of_next(data, storage)
     acceptance.mark_pending(slow.root, other)
-    assert acceptance.refuse(slow.root, slow.name, "wrong labels") is not None
+    assert acceptance.refuse(slow.root, slow.version_name, "wrong labels") is not None
     acceptance.accept(slow.root, other)
     (mark,) = acceptance.load(slow.root, [uri.rpartition("/")[2] for uri in store.list_uris(slow.root)])
-    assert (mark.version, mark.state) == (slow.name, "refused")
+    assert (mark.version, mark.state) == (slow.version_name, "refused")
 
 
 def test_a_version_is_not_taken_for_that_of_another_process_with_the_same_number(
@@ -201,9 +201,9 @@ def test_a_version_is_not_taken_for_that_of_another_process_with_the_same_number
     first = shard(data, storage)
     theirs = replace(data, path=str(tmp_path / "theirs"))
     add(tmp_path / "theirs", 100, 130)
-    acceptance.mark_pending(first.manifest_uri.rpartition("/")[0], f"0002-{_plan(theirs, storage).name[-8:]}")
+    acceptance.mark_pending(first.manifest_uri.rpartition("/")[0], f"0002-{_plan(theirs, storage).version_name[-8:]}")
     add(folder, 130, 160)
-    name = f"0002-{_plan(data, storage).name[-8:]}"
+    name = f"0002-{_plan(data, storage).version_name[-8:]}"
     acceptance.mark_pending(first.manifest_uri.rpartition("/")[0], name)
     ours = append_pending(data, storage)  # resumed: it was the first to write its manifest
     assert ours.manifest_uri.endswith("/manifest-0002.json")
@@ -215,7 +215,7 @@ def test_a_version_is_not_taken_for_that_of_another_process_with_the_same_number
 
 def name_of_next(data: Data, storage: str) -> str:
     """The name that another process, which does not know of the mark yet, gives to what it appends."""
-    return f"0002-{_plan(data, storage).name.partition('-')[2]}"
+    return f"0002-{_plan(data, storage).version_name.partition('-')[2]}"
 
 
 def test_names_of_versions_of_other_data_sets_do_not_count(data: Data, folder: Path, storage: str) -> None:
