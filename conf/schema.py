@@ -161,9 +161,10 @@ class Budget:
 
 @dataclass
 class Prune:
-    """What `effnet prune` deletes from the object store."""
+    """What `effnet prune` deletes from the object store and the run folder."""
 
-    older_than_days: float = 30.0  # Days since the last write to a run folder or data set, below which it is kept.
+    # Days since the last write to a job's folder, a data set or a report, below which it is kept.
+    older_than_days: float = 30.0
     keep_nights: int = 7  # Last nights of each line whose versions are kept, and newest data sets of each name.
 
     def __post_init__(self) -> None:

@@ -36,8 +36,8 @@ def find_mistakes(key: str, value: Any, kind: Any) -> Iterator[str]:
     elif dataclasses.is_dataclass(kind):
         yield from _find_in_table(key, value, kind)
     elif not _fits(value, get_args(kind) or (kind,)):
-        wanted = next((words for one, words in _WORDS.items() if one in (get_args(kind) or (kind,))), "another value")
-        yield f"{key} must be {wanted}, is {'null' if value is None else repr(value)}"
+        allowed = next((words for one, words in _WORDS.items() if one in (get_args(kind) or (kind,))), "another value")
+        yield f"{key} must be {allowed}, is {'null' if value is None else repr(value)}"
 
 
 def _find_in_table(key: str, value: Any, kind: Any) -> Iterator[str]:

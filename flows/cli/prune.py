@@ -1,4 +1,4 @@
-"""The verb that deletes from the object store what nothing points to: prune."""
+"""The verb that deletes what nothing points to, from the object store and the run folder: prune."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ def _plan(command: Command) -> list[Removal]:
     if rows and not command.json:
         show_table(["what", "objects", "bytes", "last written", "where"], rows, right=["objects", "bytes"])
     days = command.config.prune.older_than_days
-    command.say(f"in total   {_count(removals)}, of {command.config.storage}, not written for {days:g} days")
+    command.say(
+        f"in total   {_count(removals)}, of {command.config.storage} and {command.run_dir}, not written for "
+        f"{days:g} days"
+    )
     return removals
 
 

@@ -52,7 +52,7 @@ def check_prefect_settings(environment: Mapping[str, str]) -> None:
 
 def _mentions_prefect(path: Path) -> bool:
     try:
-        return "prefect" in path.read_text(errors="replace").lower() or path.name == "prefect.toml"
+        return "prefect" in path.read_text(encoding="utf-8", errors="replace").lower() or path.name == "prefect.toml"
     except OSError:
         return False
 

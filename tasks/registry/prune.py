@@ -1,11 +1,12 @@
-"""Deletes from the object store and the registry what nothing points to and nothing has written for a while.
+"""Deletes what nothing points to and nothing has written for a while: from object store, registry and run folder.
 
 Kept are the finished jobs of registered versions, of runs in MLflow but for those of nights, and those that other jobs
 started from; data sets with a manifest, but for old ones and versions of them that nothing points to
 (``unused_versions.py``); weights that a registered version has or a kept job started from; and versions of models that
 were champion, or that something points to (``unused_challengers.py``). Of a finished job only the checkpoints are
-deleted: its result and its weights remain, so the same command still finds it. Evaluations, reports and the audit
-chains of champions are never deleted, and neither is a job that an engine still lists as queued or running.
+deleted: its result and its weights remain, so the same command still finds it. Evaluations, reports in the store and
+the audit chains of champions are never deleted, and neither is a job that an engine still lists as queued or running.
+On this machine, reports are deleted that newer ones have replaced (``old_reports.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec, read_request
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
+from tasks.registry.old_reports import find_old_reports
 from tasks.registry.unused_challengers import find_unused as find_unused_challengers
 from tasks.registry.unused_versions import MANIFEST_NAME, drop_marks, find_unused, find_unused_sets
 
@@ -41,6 +44,7 @@ UNUSED_WEIGHTS = "copy of weights that no version or job has"
 UNFINISHED_DATA = "data set without a manifest"
 UNUSED_DATA = "versions of a data set that nothing points to"
 UNUSED_SET = "data set that nothing points to"
+OLD_REPORT = "report on this machine that a newer one has replaced"
 UNUSED_VERSION = "version that never was champion and that nothing points to"
 _DIGEST = re.compile(r"[0-9a-f]{16}")  # name of the folder of a data set
 
@@ -76,7 +80,8 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     """Returns what can be deleted; deletes nothing.
 
     Args:
-        config: ``storage``, ``prune``, and ``launch`` for jobs of versions that did not record how they were submitted.
+        config: ``storage``, ``run_dir``, ``prune``, and ``launch`` for jobs of versions that did not record how they
+            were submitted.
         now: The current time in unix seconds.
 
     Raises:
@@ -119,7 +124,9 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
         if digest not in digests and entry.uri not in started_from and entry.modified <= limit:
             removals.append(Removal(entry.uri, UNUSED_WEIGHTS, (entry,), (entry,)))
     trained_on = {version.tags.get("data_manifest_sha256", "") for version in versions}
-    return removals + list(_data_removals(storage, manifests, trained_on, limit, nights))
+    removals += _data_removals(storage, manifests, trained_on, limit, nights)
+    reports = find_old_reports(Path(config.run_dir).resolve(), limit)
+    return removals + [Removal(folder, OLD_REPORT, files, files) for folder, files in reports]
 
 
 def _data_removals(
@@ -242,6 +249,9 @@ def remove_unchanged(removal: Removal) -> bool:
     stages = itertools.groupby(sorted(removal.entries, key=_stage), key=_stage)
     for _, entries in stages:
         store.delete_objects([entry.uri for entry in entries])
+    if removal.what == OLD_REPORT:
+        with suppress(OSError):  # a file has come into it meanwhile
+            Path(removal.folder.removeprefix("file://")).rmdir()
     return True
 
 

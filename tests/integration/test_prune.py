@@ -77,7 +77,7 @@ def register(name: str, **tags: str) -> None:
 
 
 def settings(storage: str, *words: str) -> schema.Config:
-    return compose.compose([f"storage={storage}", "prune.older_than_days=30", *words])
+    return compose.compose([f"storage={storage}", "prune.older_than_days=30", "run_dir=/nowhere", *words])
 
 
 def planned(storage: str, now: float = LATER) -> dict[str, str]:

@@ -190,15 +190,15 @@ REGISTRY = {
         },
     ),
     "prune": Verb(
-        "delete from the object store what nothing points to",
+        "delete what nothing points to, and old reports",
         examples=("prune --dry-run", "prune --yes prune.older_than_days=60"),
         settings={
             "prune.older_than_days=N": "what is younger is kept (default 30)",
             "prune.keep_nights=N": "the last nights of each line, which are kept (default 7)",
         },
         notes=(
-            "It prints checkpoints, jobs, data, weights and versions of nights, with their bytes, and asks before it "
-            "deletes.",
+            "It prints checkpoints, jobs, data, weights, versions of nights and old reports in the run folder, with "
+            "their bytes, and asks before it deletes.",
         ),
         shared_settings=False,
         call="flows.cli.prune:prune",
