@@ -72,12 +72,12 @@ def require_bucket(key: str, uri: str, *, embedded: bool) -> None:
     if not uri.startswith("s3://") or name.startswith("arn:"):
         return
     if embedded:
-        allowed = _BUCKET.fullmatch(name) and ".." not in name and not _RESERVED_BUCKET.search(name)
+        allowed = bool(_BUCKET.fullmatch(name)) and ".." not in name and not _RESERVED_BUCKET.search(name)
         rule = "3 to 63 of a-z 0-9 . - between letters or digits, and is no IP address"
     else:  # as botocore checks before it sends a request
-        allowed, rule = re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name), "1 to 255 of A-Z a-z 0-9 . _ -"
+        allowed, rule = bool(re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name)), "1 to 255 of A-Z a-z 0-9 . _ -"
     of = " with services.s3=embedded" if embedded else ""
-    require(bool(allowed), f"{key}: the name of a bucket{of} is {rule}; is {name!r}")
+    require(allowed, f"{key}: the name of a bucket{of} is {rule}; is {name!r}")
 
 
 def require_reference(key: str, value: str | None) -> None:
