@@ -37,6 +37,7 @@ class Search:
 
     def __post_init__(self) -> None:
         require(self.seeds > 0, f"search.seeds must be > 0, is {self.seeds}")
+        require(self.budget >= 1, f"search.budget must be >= 1, as alpha, beta and gamma are, is {self.budget}")
         for key in ("alpha", "beta", "gamma"):
             values = getattr(self, key)
             require(len(values) > 0 and min(values) >= 1, f"search.{key} needs values >= 1, is {values}")
@@ -225,6 +226,7 @@ class Explain:
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "explain.models must name at least one network")
         require(self.count > 0, f"explain.count must be > 0, is {self.count}")
+        require(min(self.images, default=0) >= 0, f"explain.images are ids from 0, are {self.images}")
         require(len(set(self.images)) == len(self.images), f"explain.images names an image twice: {self.images}")
 
 

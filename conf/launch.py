@@ -79,7 +79,8 @@ class Kubernetes:
             )
         words = [("image", self.image), ("gpu_resource", self.gpu_resource)]
         for key, word in [*words, *(("tolerations", taint) for taint in self.tolerations)]:
-            require(bool(_WORD.fullmatch(word)), f"launch.kubernetes.{key}: {word!r} is not valid")
+            allowed = bool(_WORD.fullmatch(word))
+            require(allowed, f"launch.kubernetes.{key} must be letters, digits and _ . : / @ = -, is {word!r}")
         for label in self.node_selector:
             require("=" in label, f"launch.kubernetes.node_selector must be KEY=VALUE, is {label!r}")
         require(self.shared_memory_gb > 0, "launch.kubernetes.shared_memory_gb must be > 0")
@@ -150,7 +151,12 @@ class Launch:
             f"launch.gpus_per_node is {self.gpus_per_node}",
         )
         require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
-        require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
+        threads = self.threads_per_proc
+        require(threads is None or threads > 0, f"launch.threads_per_proc must be > 0, is {threads}")
+        for key in ("max_restarts", "relaunches"):
+            require(getattr(self, key) >= 0, f"launch.{key} must be >= 0, is {getattr(self, key)}")
+        for key in ("start_timeout_s", "stall_timeout_s"):
+            require(getattr(self, key) > 0, f"launch.{key} must be > 0, is {getattr(self, key)}")
 
     @property
     def processes(self) -> int:

@@ -37,6 +37,7 @@ NO_SETTING = "no setting named"  # how a mistake in a key begins
 _NONE = ("none", "nil", "null")  # in any case but null itself
 _MISSING = "???"  # what OmegaConf reads as a value that is still to be given
 _ELEMENT = re.compile(r"""\s*('[^']*'|"[^"]*"|[^,]*?)\s*(,|$)""")  # a comma within quotes separates nothing
+_INFINITE = ("nan", "inf", "infinity")
 _FEW = 4  # settings that a message names
 # Names of other tools, such as timm's training script, to which settings of other meanings are more similar.
 _FOREIGN = {
@@ -174,18 +175,25 @@ def find_mistake(word: str) -> str | None:
     if key in GROUPS:
         return None if value in (names := options(key)) else _unknown_option(key, value, names)
     if key not in _types():
-        nearest = _name_foreign(key) or _same_last_word(key) or _name_longer(key)
+        nearest = _name_groups(key) or _name_foreign(key) or _same_last_word(key) or _name_longer(key)
         nearest = nearest or did_you_mean(key, [*keys(), *GROUPS])
         return " ".join(filter(None, [f"{NO_SETTING} {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
 
 
 def _same_last_word(word: str) -> str:
-    """The question ``did you mean 'data.seed' or 'recipe.seed'?`` for ``seed``; empty if no setting ends so."""
-    ending = [key for key in keys() if key.rpartition(".")[2] == word]
+    """The question ``did you mean 'data.seed' or 'recipe.seed'?`` for ``seed`` or ``model.seed``; empty without any."""
+    ending = [key for key in keys() if key.rpartition(".")[2] == word.rpartition(".")[2]]
     depth = min((key.count(".") for key in ending), default=0)
-    shown = " or ".join(repr(key) for key in sorted(ending) if key.count(".") == depth)
-    return f"did you mean {shown}?" if shown else ""
+    nearest = [repr(key) for key in sorted(ending) if key.count(".") == depth]
+    return f"did you mean {' or '.join(nearest)}?" if 0 < len(nearest) <= _FEW else ""
+
+
+def _name_groups(word: str) -> str:
+    """The question ``did you mean 'data' or 'data@transfer.data'?`` for ``data@transfer``."""
+    group, at, _ = word.partition("@")
+    groups = [repr(one) for one in GROUPS if at and one.partition("@")[0] == group]
+    return f"did you mean {' or '.join(groups)}?" if groups else ""
 
 
 def _is_utf8(text: str) -> bool:
@@ -248,6 +256,14 @@ def replace(words: Iterable[str], changes: Iterable[str]) -> list[str]:
 
 
 def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
+    elements = _elements(value) if get_origin(kind) is list and value.startswith("[") else [value]
+    for text in elements if float in get_args(kind) or kind is float else ():
+        if text.strip().lower().lstrip("+-") in _INFINITE:
+            return f"{key} takes finite numbers, is {value!r}"
+    home = value.removeprefix("file://")
+    if key in ("run_dir", "storage") and home.startswith("~") and expand_home(home) == home:  # it would be made
+        user = home[1:].partition("/")[0]
+        return f"{key}={value}: this machine has no user {user!r} with a home folder"
     opened = value.startswith(("[", "{"))
     if get_origin(kind) is list:
         if opened and (value.count("[") != value.count("]") or value.count("{") != value.count("}")):
@@ -259,7 +275,7 @@ def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
             group = next((f", or a file by {group}=NAME" for group in GROUPS if group.partition("@")[2] == key), "")
             first = dataclasses.fields(kind)[0].name
             return f"{key} is a group of settings: give one as {key}.{first}=VALUE{group}; is {value!r}"
-    elif value in ("", _MISSING):
+    elif value.strip() in ("", _MISSING):
         none = "; null stands for none" if NoneType in get_args(kind) else ""
         return f"{key} needs a value, is {value!r}{none}"
     elif value.lower() in _NONE and value != "null" and NoneType in get_args(kind) and not key.endswith("path"):

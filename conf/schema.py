@@ -74,6 +74,7 @@ __all__ = [
 
 _STORAGE = re.compile(r"s3://[^/]|file:///.*[^/]")
 _POSTGRESQL = re.compile(r"postgresql://([\w.-]+@)?[\w.-]+(:\d+)?/[a-z][a-z0-9_]{0,50}")
+_HOST = re.compile(r"https?://([^/@\s]*@)?[\w.:\[\]-]+(/\S*)?$")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -143,7 +144,8 @@ class Services:
         for key in ("s3", "prefect", "mlflow"):
             value = getattr(self, key)
             known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")
-            require(known, f"services.{key} must be embedded or a URL, as http://HOST:PORT, is {value!r}")
+            has_host = value.partition("://")[0] not in ("http", "https") or bool(_HOST.match(value))
+            require(known and has_host, f"services.{key} must be embedded or a URL, as http://HOST:PORT, is {value!r}")
             require_port(f"services.{key}", value)
 
 
@@ -214,6 +216,11 @@ class Config:
         require(
             bool(_STORAGE.match(self.storage)),
             f"storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is {self.storage!r}",
+        )
+        parts = self.storage.rstrip("/").partition("://")[2].split("/")[1:]
+        require(
+            not {"", ".", ".."} & set(parts),
+            f"storage must be written without `//`, `/./` and `..`, is {self.storage!r}",
         )
         require_bucket("storage", self.storage, embedded=self.services.s3 == "embedded")
         require(len(self.variants) > 0, "variants must name at least one network")

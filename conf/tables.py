@@ -6,6 +6,7 @@ OmegaConf, which makes dataclasses of them, stops at the first mistake and says 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -37,6 +38,8 @@ def find_mistakes(key: str, value: Any, kind: Any) -> Iterator[str]:
         yield from _find_in_table(key, value, kind)
     elif not _fits(value, get_args(kind) or (kind,)):
         allowed = next((words for one, words in _WORDS.items() if one in (get_args(kind) or (kind,))), "another value")
+        if isinstance(value, float) and not math.isfinite(value):
+            allowed = "a finite number"
         yield f"{key} must be {allowed}, is {'null' if value is None else repr(value)}"
 
 
@@ -67,10 +70,10 @@ def _fits(value: Any, kinds: tuple[Any, ...]) -> bool:
     for kind in kinds:
         if kind in (int, float) and not isinstance(value, bool) and not (kind is int and isinstance(value, float)):
             try:
-                kind(value)
+                number = kind(value)
             except ValueError:
                 continue
-            return True
+            return math.isfinite(number)
         if kind is str or (kind is bool and str(value).lower() in _BOOLEANS):
             return True
     return False

@@ -89,7 +89,12 @@ class Recipe:
         require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
         require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
         require(self.batch_slices > 0, f"recipe.batch_slices must be > 0, is {self.batch_slices}")
-        require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0, is {self.lr_per_256}")
+        require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0 and finite, is {self.lr_per_256}")
+        require(self.weight_decay >= 0, f"recipe.weight_decay must be >= 0, is {self.weight_decay}")
+        for key in ("rmsprop_decay", "momentum"):
+            require(0 <= getattr(self, key) < 1, f"recipe.{key} must be in [0, 1), is {getattr(self, key)}")
+        require(self.rmsprop_epsilon > 0, f"recipe.rmsprop_epsilon must be > 0, is {self.rmsprop_epsilon}")
+        require(0 < self.bn_momentum <= 1, f"recipe.bn_momentum must be in (0, 1], is {self.bn_momentum}")
         require(self.warmup_epochs >= 0, f"recipe.warmup_epochs must be >= 0, is {self.warmup_epochs}")
         require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
         require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")

@@ -398,6 +398,7 @@ def test_none_is_null_and_not_a_name(word: str, message: str) -> None:
 
 
 AS_TYPED = [
+    "~nobody-here/a",
     "/données/été",
     "/daten/Käfer",
     "/a/it's",
@@ -420,7 +421,6 @@ AS_TYPED = [
     "0017",
     "true",
     "NULL",
-    "~nobody-here/a",
 ]
 
 
@@ -663,3 +663,54 @@ def test_a_name_that_no_client_sends_is_refused_for_any_store() -> None:
             compose.compose([f"storage=s3://{name}", "services.s3=http://127.0.0.1:9"])
     arn = "s3://arn:aws:s3:us-east-1:123456789012:accesspoint:ours"
     assert compose.compose([f"storage={arn}", "services.s3=aws"]).storage == arn
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("runtime.cache_gb=inf", "runtime.cache_gb takes finite numbers, is 'inf'"),
+        ("budget.hours=-Infinity", "budget.hours takes finite numbers, is '-Infinity'"),
+        ("search.alpha=[1, nan]", "search.alpha takes finite numbers, is '[1, nan]'"),
+        ("search.budget=-1", "search.budget must be >= 1, as alpha, beta and gamma are, is -1.0"),
+        ("recipe.weight_decay=-1", "recipe.weight_decay must be >= 0, is -1.0"),
+        ("recipe.momentum=1", "recipe.momentum must be in [0, 1), is 1.0"),
+        ("recipe.rmsprop_epsilon=0", "recipe.rmsprop_epsilon must be > 0, is 0.0"),
+        ("recipe.bn_momentum=-1", "recipe.bn_momentum must be in (0, 1], is -1.0"),
+        ("launch.threads_per_proc=0", "launch.threads_per_proc must be > 0, is 0"),
+        ("launch.max_restarts=-1", "launch.max_restarts must be >= 0, is -1"),
+        ("launch.start_timeout_s=-1", "launch.start_timeout_s must be > 0, is -1.0"),
+        (
+            "launch.kubernetes.image=My Image",
+            "launch.kubernetes.image must be letters, digits and _ . : / @ = -, is 'My I",
+        ),
+        ("explain.images=[3,-1]", "explain.images are ids from 0, are [3, -1]"),
+        ("run_dir= ", "run_dir needs a value, is ' '"),
+        ("run_dir=~nobody-here/x", "run_dir=~nobody-here/x: this machine has no user 'nobody-here' with a home folder"),
+        ("storage=file://~nobody-here", "this machine has no user 'nobody-here' with a home folder"),
+        ("services.s3=http://", "services.s3 must be embedded or a URL, as http://HOST:PORT, is 'http://'"),
+        (
+            "services.prefect=http:// x",
+            "services.prefect must be embedded or a URL, as http://HOST:PORT, is 'http:// x'",
+        ),
+        ("storage=s3://bucket//x", "storage must be written without `//`, `/./` and `..`, is 's3://bucket//x'"),
+        ("storage=file:///a/../b", "storage must be written without `//`, `/./` and `..`, is 'file:///a/../b'"),
+        ("model.dropout=0.1", "no setting named 'model.dropout'; did you mean 'recipe.dropout'?"),
+        ("data@transfer=digits", "no setting named 'data@transfer'; did you mean 'data' or 'data@transfer.data'?"),
+    ],
+)
+def test_a_value_with_which_a_command_would_fail_later_is_refused(word: str, message: str) -> None:
+    with pytest.raises(OverrideError) as refusal:
+        compose.compose([word])
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("services.s3=http://[::1]:9000", "services.mlflow=https://user:pw@host/path", "services.mlflow=file:///x"),
+        *("services.mlflow=databricks://profile", "storage=s3://bucket/a/", "storage=file:///a/b/"),
+        *("data.name=nan", "launch.kubernetes.image=registry.example:5000/a/b@sha256:0123"),
+    ],
+)
+def test_addresses_and_names_that_work_are_taken(word: str) -> None:
+    compose.compose([word])

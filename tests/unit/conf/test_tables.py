@@ -39,11 +39,8 @@ from conf.compose import OverrideError
         (["services={s3=aws}"], "cannot be read: give it as services={KEY: VALUE}, with quotes"),
         (["recipe={epochs:2}"], "settings inside are given one by one, as recipe.epochs=VALUE"),
         (["profile={}"], "no profile named '{}'; choices:"),
-        (
-            ["scaling.points=[{network:b0,width:1e400}]"],
-            "multipliers of b0 must be > 0 and finite, are (inf, 1.0, 1.0)",
-        ),
-        (["explain.models=[{network:b0,depth:inf}]"], "explain.models: depth must be > 0 and finite, is inf"),
+        (["scaling.points=[{network:b0,width:1e400}]"], "scaling.points[0].width must be a finite number, is inf"),
+        (["explain.models=[{network:b0,depth:inf}]"], "explain.models[0].depth must be a finite number, is inf"),
     ],
 )
 def test_a_mistake_in_a_table_names_setting_value_and_what_is_allowed(words: list[str], message: str) -> None:
