@@ -80,10 +80,15 @@ def require_bucket(key: str, uri: str, *, embedded: bool) -> None:
     require(allowed, f"{key}: the name of a bucket{of} is {rule}; is {name!r}")
 
 
+def is_reference(text: str) -> bool:
+    """Whether a text names a version in the model registry, NAME@ALIAS or NAME/VERSION."""
+    return bool(_REFERENCE.fullmatch(text))
+
+
 def require_reference(key: str, value: str | None) -> None:
     """Refuses what cannot be a version in the model registry; accepts None."""
     require(
-        value is None or bool(_REFERENCE.fullmatch(value)),
+        value is None or is_reference(value),
         f"{key} must be NAME@ALIAS or NAME/VERSION, as efficientnet-b0@champion, is {value!r}",
     )
 

@@ -16,6 +16,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from conf import schema, tables
+from conf.fields import is_reference
 from conf.text import did_you_mean
 
 ROOT = Path(__file__).parent
@@ -162,6 +163,8 @@ def find_mistake(word: str) -> str | None:
     key, equals, value = word.partition("=")
     if not equals:
         choices = [f"{group}={word}" for group in GROUPS if "@" not in group and word in options(group)]
+        choices += [f"model_ref={word}"] if is_reference(word) else []
+        choices += [f"data=folder data.path={word}"] if "/" in word and not is_reference(word) else []
         hint = f"; did you mean {' or '.join(choices)}?" if choices else ", as in recipe.epochs=2"
         return f"{word!r} is not KEY=VALUE{hint}"
     if INTERPOLATION in value:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import difflib
 import gc
 import importlib
 import io
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 
 from conf import compose
 from conf.overrides import NO_SETTING, find_mistake
-from conf.text import did_you_mean, printable
+from conf.text import did_you_mean, list_some, printable
 from flows.cli import completion, help_text, signals, verbs
 from flows.cli.command import FLAGS, Command
 from infra.errors import EffnetError
@@ -55,7 +56,7 @@ _OF_HYDRA = {
         "files of settings are those of conf/, chosen as profile=NAME; all others are words KEY=VALUE"
     ),
 }
-_COMMON = ("json", "quiet", "dry-run")
+_FEW = 9  # verbs that a message names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +99,8 @@ def _main(words: Sequence[str]) -> int:
     if tuple(words[:2]) == completion.WORDS:
         print("\n".join(completion.complete(words[2:])))
         return 0
+    if words and words[0].partition(" ")[0] in verbs.VERBS and words[0] not in verbs.VERBS:
+        return _fail(f"{words[0]!r} is one word: write the command without quotes around it", 2)
     if words and not words[0].startswith("-") and words[0] not in verbs.VERBS:
         if "=" in words[0]:
             return _fail(f"a verb comes first, as in effnet train {words[0]}; `effnet --help` lists them", 2)
@@ -161,10 +164,8 @@ def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
         words: All words of the command.
     """
     name, equals, value = option.lstrip("-").partition("=")
-    if takers := [other for other, entry in verbs.VERBS.items() if name in {*entry.options, *entry.switches}]:
-        return f"effnet {verb} has no option --{name}, which belongs to effnet {', '.join(takers)}"
-    if name in (*_COMMON, *FLAGS):
-        return f"effnet {verb} has no option --{name}"
+    if takers := [other for other in verbs.VERBS if name in _list_options(other)]:
+        return f"effnet {verb} has no option --{name}, which belongs to effnet {list_some(takers, _FEW)}"
     if not equals:
         after = next((word for before, word in itertools.pairwise(words) if before == option), "")
         value = "VALUE" if not after or "=" in after or after.startswith("-") else after
@@ -172,14 +173,23 @@ def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
         return f"no option {option!r}; did you mean --{value}?"
     if (hint := next((hint for names, hint in _OF_HYDRA.items() if name in names), None)) is not None:
         return f"no option {option!r}; {hint}"
-    options = [*verbs.VERBS[verb].options, *verbs.VERBS[verb].switches, *_COMMON, *FLAGS]
-    if name and (close := [known for known in options if known.startswith(name)]):
+    options = _list_options(verb)
+    close = [known for known in options if name and known.startswith(name)]
+    if close := close or difflib.get_close_matches(name, options, n=1, cutoff=0.8):
         return f"no option {option!r}; did you mean --{close[0]}?"
     name = name.replace("-", "_")
     mistake = find_mistake(f"{name}={value}") or ""
     if mistake.startswith(NO_SETTING):
         return f"no option {option!r}, and {mistake}"
     return f"no option {option!r}; settings are written without dashes: {name}={value}"
+
+
+def _list_options(verb: str) -> list[str]:
+    """The options of a verb, without dashes."""
+    entry = verbs.VERBS[verb]
+    common = {"json": bool(entry.flow or entry.json), "quiet": bool(entry.flow), "dry-run": bool(entry.dry_run)}
+    flags = FLAGS if entry.trains else {}
+    return [*entry.options, *entry.switches, *(name for name, is_taken in common.items() if is_taken), *flags]
 
 
 def _find_wrong_settings(words: Sequence[str]) -> list[str]:

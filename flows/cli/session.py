@@ -332,9 +332,11 @@ def _check_path(data: schema.Data) -> None:
     given_files.check_class_file(data)
     path = data.path
     if data.source == "webdataset" and path is not None:
-        if "://" not in path.replace("file://", ""):
-            from models.data.sources import catalog
+        from models.data.sources import catalog
+        from models.data.sources.wds.addresses import check_patterns
 
+        check_patterns(data)
+        if "://" not in path.replace("file://", ""):
             catalog.check_place(data)
     elif path is None or ("://" not in path and not Path(path).exists()):
         from models.data.sources import catalog

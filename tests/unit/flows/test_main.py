@@ -143,6 +143,13 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["download", "cifra10"], "no data named 'cifra10'; did you mean 'cifar10'? "),
         (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE, as in recipe.epochs=2"),
         (["train", "b3"], "'b3' is not KEY=VALUE; did you mean model=b3?"),
+        (["evaluate", "b0@champion"], "'b0@champion' is not KEY=VALUE; did you mean model_ref=b0@champion?"),
+        (["train", "/data/pets"], "'/data/pets' is not KEY=VALUE; did you mean data=folder data.path=/data/pets?"),
+        (["train data=digits"], "'train data=digits' is one word: write the command without quotes around it"),
+        (["shard", "--dry-run"], "effnet shard has no option --dry-run, which belongs to effnet reproduce, study, "),
+        (["config", "--quiet"], "effnet config has no option --quiet, which belongs to effnet "),
+        (["train", "--dryrun"], "no option '--dryrun'; did you mean --dry-run?"),
+        (["shard", "--ledger"], "effnet shard has no option --ledger, which belongs to effnet reproduce, study, "),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_valid_word(

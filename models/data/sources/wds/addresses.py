@@ -226,6 +226,34 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
         ConfigError: A pattern is damaged, or matches nothing.
     """
     shards: list[str] = []
+    for one in _list_addresses(text, key):
+        shards += [one] if one.startswith(_WEB) else _match(_absolute(one), others)
+    if not shards:
+        seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
+        forms = {one: form for one in others if (form := find_format(one)) is not None}
+        if packed := [posixpath.basename(one) for one in others if may_be_shard(posixpath.basename(one), ())]:
+            seen += f"; {min(packed)} is not read: decompress such files to .tar, or finish their download"
+        seen += f"; {describe(posixpath.basename(min(forms)), forms[min(forms)])}" if forms else ""
+        raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)}){seen}")
+    return shards
+
+
+def check_patterns(data: schema.Data) -> None:
+    """Refuses addresses that can be none of shards; sends no request.
+
+    Raises:
+        ConfigError: A pattern is damaged, or of a scheme that is not read.
+    """
+    for key in ("path", "val_path"):
+        if (text := getattr(data, key)) is not None:
+            for one in _list_addresses(text, f"data.{key}"):
+                if not one.startswith(_WEB):
+                    locate(one)
+
+
+def _list_addresses(text: str, key: str) -> list[str]:
+    """Returns the addresses of a setting without a look at what is there: braces are expanded, wildcards stay."""
+    addresses: list[str] = []
     for pattern in text.split("::"):
         if pattern.startswith(("pipe:", "-")) or (
             "://" in pattern and not pattern.startswith(("s3://", "file://", *_WEB))
@@ -238,15 +266,8 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
                 raise ConfigError(
                     f"{one}: wildcards need a list of files, which https:// lacks; a range is written {{000..123}}"
                 )
-            shards += [one] if one.startswith(_WEB) else _match(_absolute(one), others)
-    if not shards:
-        seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
-        forms = {one: form for one in others if (form := find_format(one)) is not None}
-        if packed := [posixpath.basename(one) for one in others if may_be_shard(posixpath.basename(one), ())]:
-            seen += f"; {min(packed)} is not read: decompress such files to .tar, or finish their download"
-        seen += f"; {describe(posixpath.basename(min(forms)), forms[min(forms)])}" if forms else ""
-        raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)}){seen}")
-    return shards
+            addresses.append(one)
+    return addresses
 
 
 def _expand_braces(pattern: str, key: str) -> list[str]:

@@ -66,6 +66,17 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
             ["photographs.images=[s3://bucket/x.jpg]"],
             "s3://bucket/x.jpg is no path of a local file; download it",
         ),
+        (
+            "train",
+            ["data=webdataset", "data.path=s3://bucket/train-{{000..12.tar"],
+            "data.path s3://bucket/train-{000..12.tar: a brace is missing; a range is written {000..123}",
+        ),
+        (
+            "shard",
+            ["data=webdataset", "data.path=gs://bucket/0.tar"],
+            "data.path 'gs://bucket/0.tar' is neither a local",
+        ),
+        ("shard", ["data=webdataset", "data.path=s3:///0.tar"], "names no bucket: s3://BUCKET/FOLDER"),
         ("train", ["data=folder", "data.path=~nobody-here"], "data.path '~nobody-here' does not exist"),
         ("import", [f"published.path={__file__}", "published.class_file=/none"], "effnet import: no file /none"),
         ("shard", ["data=webdataset", "data.class_file=/none.txt"], "data.class_file /none.txt does not exist"),
