@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conf.text import list_some
 from infra.errors import ConfigError
 
 _HARMLESS = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")  # texts that Prefect does not judge
@@ -47,7 +48,10 @@ def check_prefect_settings(environment: Mapping[str, str]) -> None:
         return
     loaded = subprocess.run([sys.executable, "-c", _LOAD], env=dict(environment), capture_output=True, text=True)
     if wrong := " ".join(loaded.stdout.split()):
-        raise ConfigError(f"settings of Prefect, from {', '.join(places)}, are wrong: {wrong}; correct or unset them")
+        if wrong.partition(" ")[0].rstrip(":") in places:  # a variable
+            raise ConfigError(f"{wrong}; correct or unset it")
+        files = [place for place in places if place not in environment]
+        raise ConfigError(f"settings of Prefect in {list_some(files or places)} are wrong: {wrong}; correct them")
 
 
 def _mentions_prefect(path: Path) -> bool:

@@ -54,6 +54,7 @@ def _client_for(
     # Returns the client and the source of its credentials. All arguments but the last only form the cache key: boto3
     # reads the variables itself, a forked process must not share sockets, and expired credentials are looked up again.
     from botocore.config import Config
+    from botocore.exceptions import InvalidRegionError
 
     config = Config(
         connect_timeout=5,
@@ -70,6 +71,11 @@ def _client_for(
     session = _session_for(environment, process, generation)
     try:
         client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+    except InvalidRegionError as error:  # also a ValueError
+        raise ConfigError(
+            f"{session.region_name!r} is no name of a region, as us-east-1: correct AWS_DEFAULT_REGION, or the region "
+            "in ~/.aws/config"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{s3_errors.endpoint()!r} is not a valid address of an object store: {error}") from error
     credentials = session.get_credentials()

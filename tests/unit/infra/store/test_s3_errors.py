@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -86,3 +87,26 @@ def test_with_a_clock_that_is_right_the_keys_are_named(
 def test_a_refused_deletion_is_no_error_that_passes(endpoint: str) -> None:
     with pytest.raises(ConfigError, match="refuses the credentials that boto3 found \\(AccessDenied\\)"):
         store.delete_objects(["s3://bucket/a", "s3://bucket/b"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (
+            "AWS_DEFAULT_REGION",
+            "no such",
+            r"^'no such' is no name of a region, as us-east-1: correct AWS_DEFAULT_REGION",
+        ),
+        ("AWS_ENDPOINT_URL_S3", "nonsense", r"^'nonsense' is not a valid address of an object store"),
+    ],
+)
+def test_a_region_and_an_address_that_no_client_takes_are_named(
+    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=message):
+        store.exists("s3://bucket/key")
