@@ -21,7 +21,7 @@ from flows.failures import report_failures
 from flows.photographs import map_photographs
 from flows.register import register_network
 from flows.search import search_grid
-from flows.shard import ensure_shards, without_accept, write_shards
+from flows.shard import without_accept, write_shards
 from flows.train import train_network
 from flows.transfer import transfer_network
 from models.networks.build import check_names
@@ -32,7 +32,7 @@ from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
 from tasks.shard import plan_shards
 from tasks.tracked import finish_run_on_error
-from tasks.transfer import set_configs
+from tasks.transfer import check_plans, set_configs
 
 
 @flow(name="reproduce", flow_run_name=name_runs_by(lambda config: f"reproduce {config.profile} {now()}"))
@@ -59,12 +59,11 @@ async def reproduce(
     started = await start_reproduction(config, sets, began)
     run = started.mlflow_run
     async with finish_run_on_error(run):
-        images = without_accept(config.data)
-        plan = await plan_shards(images, config.storage, 2)
-        await check_networks(config, plan)
-        shards, *transfer_shards = await asyncio.gather(
-            write_shards(images, plan), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
-        )
+        data_sets = [without_accept(data) for data in (config.data, *(one.transfer.data for one in sets))]
+        plans = [await plan_shards(data, config.storage, 2) for data in data_sets]
+        await check_networks(config, plans[0])
+        check_plans(plans[1:])
+        shards, *transfer_shards = await asyncio.gather(*map(write_shards, data_sets, plans))
         await check_reproduction(config, sets, shards, transfer_shards)
         # The family is that of the paper, whatever the grid finds: it is trained also if the search fails.
         searched = (await asyncio.gather(search_grid(config, shards, run), return_exceptions=True))[0]

@@ -43,6 +43,7 @@ from tasks.transfer import (
     Weights,
     announce,
     announce_time,
+    check_plans,
     compare_with_random,
     final_job,
     finish_grid,
@@ -100,6 +101,7 @@ async def transfer_network(
     sets = [replace(one, transfer=replace(one.transfer, data=without_accept(one.transfer.data))) for one in sets]
     # Opens every source before any work starts.
     layouts = [await plan_shards(one.transfer.data, config.storage, 2) for one in sets]
+    check_plans(layouts)
     shards = await asyncio.gather(
         *(write_shards(one.transfer.data, layout) for one, layout in zip(sets, layouts, strict=True))
     )

@@ -35,6 +35,7 @@ class ShardPlan:
         refused: One line per refused version whose images are withheld.
         version_name: Name by which a night may refuse it, also of the first; empty for a set that is not appended to.
         absent: Line about images that are not in the folder any more, but in the data set; empty for none.
+        uncovered: Split, and the classes that have no image there.
     """
 
     root: str
@@ -46,6 +47,7 @@ class ShardPlan:
     refused: tuple[str, ...] = ()
     version_name: str = ""
     absent: str = ""
+    uncovered: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
@@ -93,7 +95,7 @@ def _plan_anew(data: schema.Data, storage: str) -> ShardPlan:
 
 def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str], ShardLayout]) -> ShardPlan:
     from models.data.shards import in_place, manifest, refusals, states, writer
-    from models.data.shards.layout import freeze_val, uncovered_classes
+    from models.data.shards.layout import describe_uncovered, find_uncovered, freeze_val
     from models.data.shards.stored import build_result
 
     store.ensure_root(storage)
@@ -101,7 +103,9 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
         state = states.describe(data)  # before the images are read: what is written meanwhile is of another state
         layout = plan(data, storage)
     layout = replace(layout, state=state)
-    for line in uncovered_classes(layout):
+    uncovered = find_uncovered(layout)
+    for split, absent in uncovered.items():
+        line = describe_uncovered(absent, len(layout.source.classes), split)
         other_seed = "" if layout.source.own_val else ", or choose another data.seed"  # which draws the splits
         log.warning("%s: %s; add images of them%s", data.name, line, other_seed)
     if layout.absent:
@@ -118,6 +122,7 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
         tuple(refusals.describe_withheld(data.name, version) for version in layout.refused),
         layout.version_name if data.append else "",
         layout.absent,
+        tuple(uncovered.items()),
     )
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)

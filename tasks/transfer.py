@@ -12,7 +12,7 @@ from prefect import task
 
 from conf import compose, schema
 from conf.overrides import replace as replace_words
-from conf.text import format_duration, list_some, logger
+from conf.text import format_duration, logger
 from infra import store
 from infra.errors import ConfigError, DataError, first_line
 from infra.store.json_objects import read_object
@@ -22,10 +22,12 @@ from models.results import Cost, Point, ShardResult, TrainResult, TransferResult
 from tasks import policy
 from tasks.jobs import JobRun, train_job, transfer_job, work_key
 from tasks.report import results as report_results
+from tasks.shard import ShardPlan
 
 log = logger()
 Weights = tuple[str, str]
 PART = "transfer"
+SPLITS = {"train": "train", "val": "test"}  # that every class needs, and how transfer calls them
 FORMAT = 2  # of a row; rows of other formats are ignored
 
 
@@ -57,6 +59,19 @@ def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Conf
     ]
 
 
+def check_plans(plans: Sequence[ShardPlan]) -> None:
+    """Refuses before any set is written, which may take hours, what ``plan_transfer`` would refuse after it.
+
+    Raises:
+        DataError: A class has no images in train or in test.
+    """
+    from models.data.shards.layout import describe_uncovered
+
+    for plan in plans:
+        for split, absent in plan.uncovered:
+            raise DataError(f"{plan.name}: {describe_uncovered(absent, len(plan.classes), SPLITS[split])}")
+
+
 @task(task_run_name="plan transfer to {shards.name}", **policy.BOOKKEEPING)
 async def plan_transfer(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult]) -> TransferPlan:
     """Checks a data set and estimates the cost of transfer to it, before any training.
@@ -76,6 +91,7 @@ async def plan_transfer(config: schema.Config, shards: ShardResult, folds: Seque
 def plan(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult] = ()) -> TransferPlan:
     """Checks and estimates as ``plan_transfer`` does, and raises its errors."""
     from models.data.shards import manifest as manifests
+    from models.data.shards.layout import describe_uncovered
     from models.networks.build import compute_cost, feature_params
 
     options = config.transfer
@@ -83,11 +99,10 @@ def plan(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult
     distinct = list({one.manifest_sha256: one for one in by_seed}.values())
     for fold in distinct:
         manifest = manifests.load_verified(fold.manifest_uri, fold.manifest_sha256, fold.left_out)
-        for split, split_name in (("train", "train"), ("val", "test")):
+        for split, split_name in SPLITS.items():
             empty = [manifest.classes[i] for i, n in enumerate(manifests.class_counts(manifest, split)) if n == 0]
             if empty:
-                share = f"{len(empty)} of {shards.classes} classes"
-                raise DataError(f"{shards.name}: {share} have no image in {split_name}: {list_some(empty)}")
+                raise DataError(f"{shards.name}: {describe_uncovered(empty, shards.classes, split_name)}")
     points = protocol.grid(options)
     if len(points) > 1 and len(distinct) > 1:
         raise ConfigError(

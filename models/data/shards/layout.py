@@ -272,17 +272,23 @@ def _split(
     return splits, val, withheld
 
 
-def uncovered_classes(layout: ShardLayout) -> list[str]:
-    """Returns a line for train and for val if classes have no image there, as in a small folder."""
-    lines: list[str] = []
+def find_uncovered(layout: ShardLayout) -> dict[str, tuple[str, ...]]:
+    """Returns the classes that have no image in train, and in val, as in a small folder; splits without any are absent.
+
+    Of a later version of a set, whose new images may be of a few classes, there are none.
+    """
+    uncovered = {}
     for split in ("train", "val") if not layout.version and layout.names else ():
         members = [part for part, of in zip(layout.members, layout.splits, strict=True) if of == split]
         labels = set(layout.source.labels[np.concatenate(members)].tolist())
-        absent = [name for label, name in enumerate(layout.source.classes) if label not in labels]
-        if absent:
-            share = f"{len(absent)} of {len(layout.source.classes)} classes"
-            lines.append(f"{share} have no image in {split}: {list_some(absent)}")
-    return lines
+        if absent := tuple(name for label, name in enumerate(layout.source.classes) if label not in labels):
+            uncovered[split] = absent
+    return uncovered
+
+
+def describe_uncovered(absent: Sequence[str], classes: int, split: str) -> str:
+    """Says which of so many classes have no image in a split."""
+    return f"{len(absent)} of {classes} classes have no image in {split}: {list_some(absent)}"
 
 
 def _digest_settings(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,13 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conf import schema
-from flows import evaluate, explain, gate
+from conf import compose, schema
+from flows import evaluate, explain, gate, reproduce, transfer
 from infra import store
-from infra.errors import ConfigError
+from infra.errors import ConfigError, DataError
 from infra.tracking import registry
 from tasks import classes, shard
 from tasks.experiments.explain import Candidate
+from tasks.reproduction import ReproductionRun
 
 MODEL, WEIGHTS = schema.Model(), ("s3://b/weights", "1" * 64)
 
@@ -92,3 +96,26 @@ def test_a_gate_whose_weights_cannot_be_evaluated_writes_no_data_set(
     (check,) = asyncio.run(gate.check_accuracies(config))
     assert (check.name, check.outcome) == ("weights of efficientnet_b0", "failed")
     assert check.text.startswith("cars/1 was trained on other classes than those of pets")
+
+
+@pytest.mark.parametrize("verb", ["transfer", "reproduce"])
+def test_a_transfer_set_that_lacks_a_class_is_refused_before_any_set_is_written(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    for part, names in {"train": ("cat", "dog"), "val": ("cat",)}.items():
+        for name in names:
+            shutil.copytree(pets / name, tmp_path / "split" / part / name)
+    data = schema.Data(name="split", source="folder", path=str(tmp_path / "split"))
+    config = compose.compose([f"storage=file://{tmp_path}/store", "transfer.sets=[]"])
+    config = replace(config, data=data, transfer=replace(config.transfer, data=data))
+    flow = import_module(f"flows.{verb}")
+    monkeypatch.setattr(flow, "plan_shards", shard.plan_shards.fn)
+    monkeypatch.setattr(flow, "write_shards", refuse_to_write)
+    monkeypatch.setattr(transfer, "fetch_source", answers((MODEL, WEIGHTS, None)))
+    configure(reproduce, monkeypatch, config)
+    monkeypatch.setattr(reproduce, "set_configs", lambda *_: [config])
+    monkeypatch.setattr(reproduce, "start_reproduction", answers(ReproductionRun("", 0.0, None)))
+    monkeypatch.setattr(reproduce, "check_networks", answers(None))
+    ended = transfer.transfer_network.fn(config, [config], []) if verb == "transfer" else reproduce.reproduce.fn([])
+    with pytest.raises(DataError, match=r"^split: 1 of 2 classes have no image in test: dog$"):
+        asyncio.run(ended)

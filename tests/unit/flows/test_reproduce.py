@@ -15,6 +15,7 @@ from infra.tracking import queries, runs
 from models.results import GalleryResult, Summary
 from tasks import reproduction
 from tasks.reproduction import ReproductionRun
+from tasks.shard import ShardPlan
 
 
 def answers(value: object) -> Callable[..., Coroutine[Any, Any, object]]:
@@ -41,10 +42,9 @@ def test_a_failed_grid_search_is_a_missing_part_and_the_family_and_the_report_fo
 
     steps: dict[str, object] = {
         "start_reproduction": ReproductionRun("run", 0.0, None),
-        "plan_shards": None,
+        "plan_shards": ShardPlan("", [], None, "made", ("ant", "bee")),
         "check_networks": None,
         "write_shards": None,
-        "ensure_shards": None,
         "check_reproduction": None,
         "search_grid": ConfigError("all 9 points of the grid count too far from the budget"),
         "draw_gallery": GalleryResult(),

@@ -11,6 +11,7 @@ import pytest
 from conf import compose, schema
 from flows import transfer
 from infra.errors import TransientError
+from tasks.shard import ShardPlan
 
 
 def test_a_set_is_read_as_the_registered_network_was_unless_the_command_says_otherwise(
@@ -50,7 +51,8 @@ def test_a_data_set_that_fails_is_recorded_once_and_its_error_ends_the_flow(monk
 
     config = compose.compose([])
     steps = {"fetch_source": step((config.model, ("s3://b/weights", "1" * 64), "b0/1")), "with_source": step(config)}
-    steps |= {name: step(None) for name in ("plan_shards", "write_shards", "ensure_folds", "plan_transfer")}
+    steps["plan_shards"] = step(ShardPlan("", [], None, "made", ("ant", "bee")))
+    steps |= {name: step(None) for name in ("write_shards", "ensure_folds", "plan_transfer")}
     steps |= {"fine_tune": fail, "record_transfer": record}
     for name, function in steps.items():
         monkeypatch.setattr(transfer, name, function)

@@ -267,14 +267,15 @@ def test_an_image_replaced_by_another_of_equal_name_and_size_changes_the_address
 
 def test_classes_without_images_in_a_split_are_named(images: Path) -> None:
     layout = writer.plan(folder_data(images), "file:///nowhere")
-    assert layouts.uncovered_classes(layout) == []
+    assert layouts.find_uncovered(layout) == {}
     without_dogs = [part[layout.source.labels[part] == 0] for part in layout.members]
     members = [
         part if of == "train" else cats
         for part, of, cats in zip(layout.members, layout.splits, without_dogs, strict=True)
     ]
-    lines = layouts.uncovered_classes(dataclasses.replace(layout, members=members))
-    assert lines == ["1 of 2 classes have no image in val: dog"]
+    uncovered = layouts.find_uncovered(dataclasses.replace(layout, members=members))
+    assert uncovered == {"val": ("dog",)}
+    assert layouts.describe_uncovered(uncovered["val"], 2, "val") == "1 of 2 classes have no image in val: dog"
 
 
 def test_an_official_val_is_kept_and_minival_comes_from_train(tmp_path: Path) -> None:
