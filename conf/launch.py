@@ -13,6 +13,7 @@ _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _WORD = re.compile(r"[\w.:/@=-]+")
 _SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
 _SLURM_OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:&|*\[\]@%+/-]+)?")
+_ENDPOINT = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 _OWN_SLURM_OPTIONS = (
     "--job-name",
     "--comment",
@@ -133,8 +134,12 @@ class Launch:
             f"launch.nnodes={self.nnodes} is not for launch.engine=workpool, whose jobs run on one worker each",
         )
         require(
-            self.nnodes == 1 or scheduled or ":" in (self.rendezvous or ""),
+            self.nnodes == 1 or scheduled or self.rendezvous is not None,
             f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine",
+        )
+        require(
+            self.rendezvous is None or bool(_ENDPOINT.fullmatch(self.rendezvous)),
+            f"launch.rendezvous must be HOST:PORT of the first machine, is {self.rendezvous!r}",
         )
         require(
             self.interface is None or self.nnodes > 1,

@@ -54,6 +54,23 @@ class Trials:
     asking: threading.Lock = field(default_factory=threading.Lock)  # held from the budget check to ask()
 
 
+def check_address(url: str) -> None:
+    """Refuses an address with a password, of no database, or of one whose driver is not installed; opens nothing.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if urlsplit(url).password is not None:
+        raise ConfigError("architecture.storage must hold no password: use the variables of the database's driver")
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (ArgumentError, ImportError) as error:
+        raise ConfigError(f"architecture.storage={url}: {first_line(error)}") from error
+
+
 def open_trials(url: str, name: str, *, directions: Sequence[str], sampler: str, startup: int, seed: int) -> Trials:
     """Opens a search, creating it if it does not exist.
 
@@ -71,10 +88,7 @@ def open_trials(url: str, name: str, *, directions: Sequence[str], sampler: str,
         TransientError: The database does not answer.
     """
     optuna = _library()
-    from sqlalchemy.exc import ArgumentError
-
-    if urlsplit(url).password is not None:
-        raise ConfigError("architecture.storage must hold no password: use the variables of the database's driver")
+    check_address(url)
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if url.startswith("sqlite") else {}
@@ -82,10 +96,7 @@ def open_trials(url: str, name: str, *, directions: Sequence[str], sampler: str,
         lambda number: _create_sampler(sampler, startup, _derive_seed(seed, number))
     )
     with _translate_errors(url):
-        try:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-        except (ArgumentError, ImportError) as error:
-            raise ConfigError(f"architecture.storage={url}: {first_line(error)}") from error
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
         if url.startswith("sqlite"):
             _disable_syncs(storage.engine)
         study = optuna.create_study(

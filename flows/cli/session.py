@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,17 +248,35 @@ def check_settings(verb: str, config: schema.Config) -> None:
     given_files.check_packaged(verb, config)
     if verb == "import":
         given_files.check_weights(config.published)
+    if verb in ("architecture", "study") and config.architecture.storage is not None:
+        from infra.trials import check_address
+
+        check_address(config.architecture.storage)
+    _check_networks(verb, config)
+    _check_data_sets(verb, config)  # last: a large folder takes seconds
+
+
+def _check_networks(verb: str, config: schema.Config) -> None:
+    """Raises for networks that a verb trains and that do not exist, or cannot have so few pixels."""
+    from models.experiments.scaling_study import network_of, network_of_entry
+
+    trained: dict[str, Sequence[schema.Model]] = {"train": [config.model], "search": [config.model]}
+    if config.model_ref is None and config.transfer.network is None:
+        trained["transfer"] = [config.model]
+    trained["scaling"] = trained["study"] = [network_of(config.model, point) for point in config.scaling.points]
+    trained["explain"] = trained["reproduce"] = [
+        network_of_entry(config.explain.model, entry) for entry in config.explain.models if entry.registered is None
+    ]
     if verb == "reproduce":
         from models.networks.build import check_names
 
         check_names("variants", config.variants)
-    if verb == "train":
+    for model in trained.get(verb, ()):
         from models.networks.baselines import BASELINES
         from models.networks.build import resolve_architecture
 
-        if config.model.name not in BASELINES:
-            resolve_architecture(config.model)  # also refuses an unknown name
-    _check_data_sets(verb, config)  # last: a large folder takes seconds
+        if model.name not in BASELINES:
+            resolve_architecture(model)  # also refuses an unknown name
 
 
 def _check_data_sets(verb: str, config: schema.Config) -> None:

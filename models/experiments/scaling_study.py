@@ -101,6 +101,12 @@ def network_of(model: schema.Model, point: schema.Point) -> schema.Model:
     return scaled(replace(model, name=point.network), point.depth, point.width, point.resolution)
 
 
+def network_of_entry(model: schema.Model, entry: schema.GalleryEntry) -> schema.Model:
+    """The network of an entry of the gallery that names no registered one: its multipliers times those of ``model``."""
+    named = replace(model, name=entry.network or model.name)
+    return scaled(named, entry.depth, entry.width, entry.resolution)
+
+
 def title(point: schema.Point, seed: int = 0) -> str:
     """``resnet50 baseline`` or ``resnet50 compound d1.4 w1.2 r1.3``, with ``seed 1`` for the second seed."""
     letters = (("d", point.depth), ("w", point.width), ("r", point.resolution))

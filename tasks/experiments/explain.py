@@ -93,10 +93,11 @@ def build_candidates(options: schema.Explain) -> list[Candidate]:
 
 
 def _candidate(base: schema.Model, entry: schema.GalleryEntry) -> Candidate:
+    from models.experiments.scaling_study import network_of_entry
+
     if entry.registered is not None:
         return Candidate(entry.registered, "baseline", base, entry.registered)
-    multiplied = {key: getattr(base, key) * getattr(entry, key) for key in MULTIPLIERS}
-    model = dataclasses.replace(base, name=entry.network or base.name, **multiplied)
+    model = network_of_entry(base, entry)
     scaled = [key for key in MULTIPLIERS if getattr(entry, key) != 1.0]
     dimension = "baseline" if not scaled else scaled[0] if len(scaled) == 1 else "compound"
     terms = [short_name(model.name), *(f"{MULTIPLIERS[key]}={getattr(entry, key):g}" for key in scaled)]

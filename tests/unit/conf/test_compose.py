@@ -677,6 +677,8 @@ def test_a_name_that_no_client_sends_is_refused_for_any_store() -> None:
         ("recipe.rmsprop_epsilon=0", "recipe.rmsprop_epsilon must be > 0, is 0.0"),
         ("recipe.bn_momentum=-1", "recipe.bn_momentum must be in (0, 1], is -1.0"),
         ("launch.threads_per_proc=0", "launch.threads_per_proc must be > 0, is 0"),
+        ("launch.rendezvous=host", "launch.rendezvous must be HOST:PORT of the first machine, is 'host'"),
+        ("launch.rendezvous=host:x", "launch.rendezvous must be HOST:PORT of the first machine, is 'host:x'"),
         ("launch.max_restarts=-1", "launch.max_restarts must be >= 0, is -1"),
         ("launch.start_timeout_s=-1", "launch.start_timeout_s must be > 0, is -1.0"),
         (

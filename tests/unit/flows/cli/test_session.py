@@ -43,7 +43,7 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
         ("gate", [], "the gate checks the training on ImageNet, and the data are mnist5k"),
         ("scaling", ["scaling.points=[]"], "scaling.points is empty"),
         ("linear", [], "linear.networks is empty; use profile=study"),
-        ("latency", ["latency.pairs=[{{ours:efficientnet_b9}}]"], "no network named 'efficientnet_b9'; did you mean"),
+        ("latency", ["latency.pairs=[{{ours:efficientnet_b9}}]"], "no network named 'efficientnet_b9'; did you"),
         ("study", ["profile=study", "data.path=/nonexistent"], "/nonexistent"),
         (
             "transfer",
@@ -133,6 +133,19 @@ NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
         ("train", ["recipe.global_batch=63"], "recipe.global_batch 63 cannot be divided into recipe.batch_slices"),
         ("train", ["launch.nproc_per_node=3"], "cannot be distributed evenly over 3 processes"),
+        ("scaling", ["scaling.points=[{{network:b0}}]"], "no network named 'b0'; did you mean 'efficientnet_b0'"),
+        ("study", ["profile=study", "scaling.points=[{{network:b1}}]"], "no network named 'b1'; did you mean"),
+        (
+            "explain",
+            ["explain.models=[{{network:efficientnet_b9}}]"],
+            "no network named 'efficientnet_b9'; did you mean",
+        ),
+        ("explain", ["explain.models=[{{resolution:0.01}}]"], "px are too few for efficientnet_b0"),
+        ("search", ["model.name=b9"], "no network named 'b9'"),
+        ("transfer", ["model.name=resnet51"], "no network named 'resnet51'; did you mean 'resnet50'"),
+        ("architecture", ["architecture.storage=nosuch://h/x"], "^architecture.storage=nosuch://h/x: Can't load"),
+        ("architecture", ["architecture.storage=mysql"], "^architecture.storage=mysql: Could not parse"),
+        ("architecture", ["architecture.storage=postgresql://u:pw@h/x"], "architecture.storage must hold no password"),
         ("search", ["search.alpha=[2.5]"], r"no point of the grid has alpha\*beta\^2\*gamma\^2 within"),
     ],
 )
