@@ -74,7 +74,7 @@ __all__ = [
 
 _STORAGE = re.compile(r"s3://[^/]|file:///.*[^/]")
 _POSTGRESQL = re.compile(r"postgresql://([\w.-]+@)?[\w.-]+(:\d+)?/[a-z][a-z0-9_]{0,50}")
-_HOST = re.compile(r"https?://([^/@\s]*@)?[\w.:\[\]-]+(/\S*)?$")
+_HOST = re.compile(r"https?://[^\s/?#]+(/\S*)?$")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 

@@ -95,8 +95,9 @@ def _plan_anew(data: schema.Data, storage: str) -> ShardPlan:
 
 def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str], ShardLayout]) -> ShardPlan:
     from models.data.shards import in_place, manifest, refusals, states, writer
-    from models.data.shards.layout import describe_uncovered, find_uncovered, freeze_val
+    from models.data.shards.layout import find_uncovered, freeze_val
     from models.data.shards.stored import build_result
+    from models.data.sources.class_remarks import describe_uncovered
 
     store.ensure_root(storage)
     with _source_errors(data):

@@ -65,7 +65,7 @@ def check_plans(plans: Sequence[ShardPlan]) -> None:
     Raises:
         DataError: A class has no images in train or in test.
     """
-    from models.data.shards.layout import describe_uncovered
+    from models.data.sources.class_remarks import describe_uncovered
 
     for plan in plans:
         for split, absent in plan.uncovered:
@@ -91,7 +91,7 @@ async def plan_transfer(config: schema.Config, shards: ShardResult, folds: Seque
 def plan(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult] = ()) -> TransferPlan:
     """Checks and estimates as ``plan_transfer`` does, and raises its errors."""
     from models.data.shards import manifest as manifests
-    from models.data.shards.layout import describe_uncovered
+    from models.data.sources.class_remarks import describe_uncovered
     from models.networks.build import compute_cost, feature_params
 
     options = config.transfer

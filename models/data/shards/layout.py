@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from conf import schema
 from conf.data_set import IN_PLACE
-from conf.text import list_some
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.shards import contents, frozen_val, new_images, refusals, versions
@@ -284,11 +283,6 @@ def find_uncovered(layout: ShardLayout) -> dict[str, tuple[str, ...]]:
         if absent := tuple(name for label, name in enumerate(layout.source.classes) if label not in labels):
             uncovered[split] = absent
     return uncovered
-
-
-def describe_uncovered(absent: Sequence[str], classes: int, split: str) -> str:
-    """Says which of so many classes have no image in a split."""
-    return f"{len(absent)} of {classes} classes have no image in {split}: {list_some(absent)}"
 
 
 def _digest_settings(

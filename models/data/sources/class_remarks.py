@@ -145,3 +145,8 @@ def _describe_missing(classes: Sequence[str]) -> tuple[str, ...]:
     if len(named) == len(classes) or not named:
         return ()
     return (f"the class {', '.join(named)} may stand for images without a label, and counts as a class",)
+
+
+def describe_uncovered(absent: Sequence[str], classes: int, split: str) -> str:
+    """Says which of so many classes have no image in a split."""
+    return f"{len(absent)} of {classes} classes have no image in {split}: {list_some(absent)}"

@@ -26,6 +26,7 @@ from models.data.shards.image_check import ImageInfo, check_image
 from models.data.shards.layout import Plans, ShardLayout
 from models.data.shards.manifest import Manifest
 from models.data.shards.split import split_indices
+from models.data.sources import class_remarks
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader does not close it
@@ -275,7 +276,7 @@ def test_classes_without_images_in_a_split_are_named(images: Path) -> None:
     ]
     uncovered = layouts.find_uncovered(dataclasses.replace(layout, members=members))
     assert uncovered == {"val": ("dog",)}
-    assert layouts.describe_uncovered(uncovered["val"], 2, "val") == "1 of 2 classes have no image in val: dog"
+    assert class_remarks.describe_uncovered(uncovered["val"], 2, "val") == "1 of 2 classes have no image in val: dog"
 
 
 def test_an_official_val_is_kept_and_minival_comes_from_train(tmp_path: Path) -> None:
