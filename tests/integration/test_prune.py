@@ -420,5 +420,7 @@ def test_nothing_is_planned_by_an_mlflow_that_is_not_that_of_the_jobs(storage: s
 
 def test_another_spelling_of_a_local_store_is_refused(tmp_path: Path) -> None:
     make_job(f"file://{tmp_path}", "job")
+    config = settings(f"file://{tmp_path}")
+    config.storage += "/."  # which the settings refuse
     with pytest.raises(ConfigError, match="write storage without"):
-        plan_removals(settings(f"file://{tmp_path}/."), LATER)
+        plan_removals(config, LATER)
