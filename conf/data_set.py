@@ -179,7 +179,8 @@ class Data:
             )
         require(self.class_level != 0, "data.class_level counts folders from 1, or from -1 for the last one")
         require(
-            self.group_level is None or (self.group_level > 0 and self.group_level != self.class_level),
+            self.group_level is None
+            or (self.group_level > 0 and (self.group_level != self.class_level or self.label_field is not None)),
             f"data.group_level counts folders from 1 and is another level than data.class_level, is {self.group_level}",
         )
         require(self.append is not False or not self.accept, "data.accept and data.append=false exclude each other")

@@ -179,7 +179,9 @@ def _describe_inside(
     others: tuple[str, ...] = ()
     if classes.are_folders:
         other_labels.refuse_other_categories(tree.files, entries, tree.top)
-        others = other_labels.describe_other_labels(tree.files, entries, tree.top, describe_classes(parts))
+        others = other_labels.describe_other_labels(
+            tree.files, entries, tree.top, describe_classes(parts), is_part=bool(data.append)
+        )
     return (*others, *(shared or nested.describe_nested(inside)))
 
 

@@ -51,7 +51,7 @@ HEADERS = (
     *("breed", "species", "diagnosis", "variety", "level", "class_id", "label_id", "category_id", "classid", "dx"),
 )
 # Headers of columns that are no classes, whatever they hold.
-_NO_CLASSES = ("split", "set", "subset", "fold", "folds", "usage", "partition", "width", "height", "size")
+NO_CLASSES = ("split", "set", "subset", "fold", "folds", "usage", "partition", "width", "height", "size")
 
 
 def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> tuple[dict[str, str], str]:
@@ -75,7 +75,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
         possible = {
             number: stated
             for number in range(len(table.header))
-            if number != key and header_of(table, number) not in _NO_CLASSES
+            if number != key and header_of(table, number) not in NO_CLASSES
             if 2 * len(stated := _stated_classes(table, number, classes)) > len(table.rows)
         }
         if not possible:
@@ -184,7 +184,7 @@ def _has_classes(table: Table, key: int) -> bool:
     return any(
         are_classes(table.column(number))
         for number in range(len(table.header))
-        if number != key and header_of(table, number) not in _NO_CLASSES
+        if number != key and header_of(table, number) not in NO_CLASSES
     )
 
 
@@ -199,7 +199,7 @@ def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | Non
     possible = [
         number
         for number in others
-        if header_of(table, number) not in _NO_CLASSES and are_classes(table.column(number))
+        if header_of(table, number) not in NO_CLASSES and are_classes(table.column(number))
         if number != splits
     ]
     for header in HEADERS:

@@ -54,6 +54,54 @@ def test_tables_with_the_classes_of_the_folders_or_none_are_not_said(files: dict
     assert (source.classes, source.class_differences) == (FOLDERS, ())
 
 
+def views(count: int, folder: str = "patient{:05d}/study1") -> list[str]:
+    """Returns paths of images of 12 patients."""
+    return [f"train/{folder.format(i)}/view{view}.jpg" for i in range(12) for view in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("names", "header", "row", "columns"),
+    [
+        (views(1), "Path,Sex,Age,Edema,Mass", "set-small/{name},{sex},{i},{mark},", "Sex, Edema"),
+        (views(2), "Path,Age,normal,edema,mass", "{name},{i},{one}", "normal, edema, mass"),
+        (views(2), "dicom_id,subject_id,finding", "{name},{patient},{label}", "finding"),
+        (views(2), "path,label", "{name},{label}", "label"),
+        (views(5), "path,label", "{name},{label}", "label"),
+        (views(2, "{:08x}"), "path,side,finding", "{name},left,{label}", "finding"),
+    ],
+)
+def test_folders_of_patients_beside_a_table_with_other_classes_are_refused(
+    names: list[str], header: str, row: str, columns: str, tmp_path: Path
+) -> None:
+    """As in CheXpert, whose findings are in ``train.csv``."""
+    marks = {"label": "abc", "sex": "MF", "mark": "01", "one": ["1,0,0", "0,1,0", "0,0,1"]}
+    rows = [
+        row.format(name=name, i=i, patient=name[13:18], **{key: texts[i % len(texts)] for key, texts in marks.items()})
+        for i, name in enumerate(names)
+    ]
+    files = {name: photo(i) for i, name in enumerate(names)} | {"train.csv": "\n".join([header, *rows]).encode()}
+    said = rf"data\.label_field=COLUMN takes one of its columns as the classes \({columns}\), with data\.group_level=1 "
+    with pytest.raises(ConfigError, match=rf"in the 12 folders .* and train\.csv divides the images otherwise: {said}"):
+        open_tree(tmp_path, files)
+    assert len(open_tree(tmp_path, {}, train_folders=["train"]).classes) == 12
+    chosen = {"label_field": columns.rpartition(" ")[2], "group_level": 1, "val_share": 0.3, "minival_share": 0.3, "seed": 1}
+    source = open_tree(tmp_path, {}, **chosen)
+    parts = {name.split(b"/")[1]: part for name, part in zip(source.names.tolist(), source.split, strict=True)}
+    rows_of_one = zip(source.names.tolist(), source.split, strict=True)
+    assert all(parts[name.split(b"/")[1]] == part for name, part in rows_of_one)
+
+
+def test_other_columns_than_those_of_the_classes_are_said(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | {"about.csv": lines("{name},{label},{i}", "path,camera,time")})
+    said = (
+        "the classes are the folders; about.csv divides the images otherwise by camera, and data.label_field=camera "
+        "would take the classes from there"
+    )
+    assert (source.classes, source.class_differences) == (FOLDERS, (said,))
+    source = open_tree(tmp_path, {"about.csv": lines("{name},{label},{folder}", "path,camera,insect")})
+    assert source.class_differences == ()
+
+
 @pytest.mark.parametrize("ending", ["_stats.json", ".parquet"])
 def test_the_folders_of_a_download_by_img2dataset_are_no_classes(ending: str, tmp_path: Path) -> None:
     files = {f"0000{part}/{part}{i:04d}.jpg": photo(10 * part + i) for part in (0, 1) for i in range(6)}
