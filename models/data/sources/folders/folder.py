@@ -35,6 +35,10 @@ from models.data.sources.tables.unread_labels import describe_yaml
 from models.data.sources.unused import Unused
 
 log = logger()
+_SEVERAL_WAYS = (
+    "splits are drawn: the tables divide some images in several ways; keep those of one division, named train, val and "
+    "test, or with one number"
+)
 
 
 def open_folder(data: schema.Data, official: Mapping[str, Sequence[str]] | None = None) -> Source:
@@ -205,10 +209,12 @@ def _divide_by_lists(
     are_stated = "" not in kinds.values() and kinds.keys() >= set(entries.names)
     by_kind = splits.number_kinds(set(kinds.values())) if are_stated else {}
     said = ""
-    if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"}):
+    if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"} or "" in kinds.values()):
         images = [tree.top + name for name in entries.names]
+        several = _SEVERAL_WAYS if "" in kinds.values() else ""
         held_out = {str(split_names.split_of(top)) for top, part in parts.items() if part != TRAIN}
         listed, said = _read_lists(tree, images, entries.labels, data, held_out)
+        said = said or several
         kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
         by_kind = splits.number_kinds(set(kinds.values()))
     if not by_kind:

@@ -26,7 +26,7 @@ from models.data.sources.tables.class_lists import as_mark, take_lists
 from models.data.sources.tables.json_tables import JSON
 from models.data.sources.tables.object_cells import divide_objects
 from models.data.sources.tables.reading import Table, cell_of, read_submissions, read_tables, warn_of_predictions
-from models.data.sources.tables.split_lists import find_column, find_kinds
+from models.data.sources.tables.split_columns import find_column, find_kinds
 
 log = logger()
 _Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns of names and classes, and the classes
@@ -105,7 +105,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
 
     Returns:
         The class of each image that a file states, the files and columns as text, and the split of each image of which
-        a column or the name of the file states it; empty if no table names images.
+        a column or the name of the file states it, empty if they state several; empty if no table names images.
 
     Raises:
         ConfigError: Tables name the images, but it is not clear which column has their classes, or different classes
@@ -149,8 +149,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     if unclear and (not labels or (are_attributes and not any(_is_certain(one, column) for one in read))):
         _refuse_unclear(files.root, unclear, is_multi_label=are_attributes)
     if is_divided_twice:
-        log.warning("%s: the tables divide some images in several ways, so their splits are not used", files.root)
-        kinds = dict.fromkeys(kinds, "")  # divided, but not known how
+        kinds = dict.fromkeys(kinds, "")  # divided in several ways
     kinds = kinds or by_column
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
 

@@ -21,7 +21,7 @@ from models.data.sources.tables.csv_labels import HEADERS, NO_CLASSES, are_class
 from models.data.sources.tables.json_tables import CATEGORY, JSON, JSON_LINES
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import SUFFIXES, Table, read_tables
-from models.data.sources.tables.split_lists import find_column
+from models.data.sources.tables.split_columns import SPLIT_HEADERS, find_column
 
 _TABLES = (*SUFFIXES, *JSON_LINES, MATLAB)
 _LABEL_WORDS = frozenset(("label", "labels", "list", "annotation", "annotations"))  # in names of lists of labels
@@ -157,7 +157,7 @@ def _find_others(table: Table, key: int, folders: Mapping[str, str]) -> list[int
     columns = []
     for number in range(len(table.header)):
         header = header_of(table, number)
-        if number in (key, splits) or header in NO_CLASSES:
+        if number in (key, splits) or header in (*NO_CLASSES, *SPLIT_HEADERS):
             continue
         pairs = _pair(table, number, folders)
         if pairs and _are_equal(pairs):

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from conf import schema
-from conf.data_set import FOLD_TOLERANCE
 from conf.text import escaped, list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.files.archive import Files
@@ -22,12 +21,10 @@ from models.data.sources.split_names import (
     SPLIT_WORDS,
     codes_of,
     is_evaluation,
-    kind_of_text,
     rest_of,
     split_among,
     split_of,
 )
-from models.data.sources.splits import WHOLE_TREE
 from models.data.sources.tables.image_names import Index, index_images, match_name
 from models.data.sources.tables.json_tables import JSON, JSON_LINES
 from models.data.sources.tables.list_files import (
@@ -40,20 +37,13 @@ from models.data.sources.tables.list_files import (
     read_name,
 )
 from models.data.sources.tables.matlab import MATLAB
-from models.data.sources.tables.reading import Table, cell_of, decode, read_tables
+from models.data.sources.tables.reading import decode, read_tables
+from models.data.sources.tables.split_columns import IS_TRAIN, WITHOUT_LISTS, find_column, read_columns
 from models.data.sources.tables.unread_lists import describe_partial, refuse_unread
 
 log = logger()
 _STRUCTURED = (*JSON_LINES, JSON, MATLAB)
-_PARTITION = {"0": "train", "1": "val", "2": "test"}
-_YES, _NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
-_IS_TRAIN = dict.fromkeys(_YES, "train") | dict.fromkeys(_NO, "test")
-_IS_VAL = dict.fromkeys(_YES, "val") | dict.fromkeys(_NO, "train")
-_MARKS = frozenset(("is", "in", "flag"))  # words of headers of columns with yes and no, as is_test_image
-_SPLIT_HEADERS = ("split", "set", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
-_MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 _FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
-_WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
 
 
 class _Lists(NamedTuple):
@@ -65,55 +55,6 @@ class _Lists(NamedTuple):
     images: dict[str, set[str]]
     paths: list[str]
     others: list[str]
-
-
-def find_kinds(table: Table, classes: int | None, tables: Sequence[str] = ()) -> dict[str, str]:
-    """Returns the split of each image: by a column of splits, train among them, or else by the name of the table.
-
-    Args:
-        table: The table.
-        classes: The column that has the classes, which are no splits.
-        tables: Paths of all tables with classes.
-    """
-    kind = split_among(table.path.rpartition("/")[2], [path.rpartition("/")[2] for path in tables])
-    return find_column(table, classes)[1] or (dict.fromkeys(table.rows, kind) if kind else {})
-
-
-def find_column(table: Table, classes: int | None = None) -> tuple[int | None, dict[str, str]]:
-    """Returns the column of splits, train among them, and the split of each image; None without such a column.
-
-    Args:
-        table: The table.
-        classes: A column that has other texts.
-    """
-    is_partition = "partition" in table.path.rpartition("/")[2].lower()
-    for number in range(len(table.header)):
-        header = cell_of(table.header, number).lower()
-        codes = _codes_by_header("partition" if is_partition and len(table.header) == 2 else header)
-        column = {} if number == classes else table.column(number)
-        texts_of_column = {text.lower() for texts in column.values() for text in texts}
-        if texts_of_column <= SPLIT_WORDS.keys():  # the header may be a row
-            codes = codes_of(texts_of_column)
-        if header in _SPLIT_HEADERS and texts_of_column <= SHORT_WORDS.keys() | SPLIT_WORDS.keys():
-            codes = codes | SHORT_WORDS
-        every = {text for texts in column.values() for text in texts}
-        are_few = len(every) <= _MAX_FOLDS  # else names of images
-        words = {text: codes.get(text.lower()) or (are_few and kind_of_text(text)) or "" for text in every}
-        kinds = {image: {words[text] for text in texts} for image, texts in column.items()}
-        present = set().union(*kinds.values())
-        if "train" in present and len(present) > 1 and "" not in present:
-            return number, {image: min(one) for image, one in kinds.items()}
-    return None, {}
-
-
-def _codes_by_header(header: str) -> dict[str, str]:
-    """Returns the kinds of splits by the texts of a column, which of most columns are the words of splits."""
-    if header == "partition":
-        return SPLIT_WORDS | _PARTITION
-    kind = split_of("train" if header == "istrain" else header)
-    if kind is None or not _MARKS.issuperset(rest_of(header)):
-        return SPLIT_WORDS
-    return _IS_TRAIN if kind == "train" else _IS_VAL
 
 
 def read_split_lists(
@@ -151,19 +92,10 @@ def read_split_lists(
     complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}
     if complete:
         return _choose(files.root, complete, divisions)
-    for table, names in read_tables(files, images):
-        number, kinds = find_column(table, names)
-        is_class = number is not None and cell_of(table.header, number).lower() == str(data.label_field).lower()
-        if 2 * len(table.rows) <= len(images):
-            continue
-        if kinds and not is_class:
-            return kinds, f"{table.path} states the splits"
-        for column in range(len(table.header)) if number is None else ():
-            if _may_be_split(table, column, data.label_field):
-                kinds, said = _read_folds(table, column, data)
-                if kinds:
-                    return kinds, said
-                unread = said if "data.folds=" in said else unread or said
+    kinds, said = read_columns(files, images, data)
+    if kinds:
+        return kinds, said
+    unread = said if "data.folds=" in said else unread or said
     _refuse_partial(files.root, divisions, images)
     if "data.folds=" not in unread:
         refuse_unread(files, images, index, texts)
@@ -223,30 +155,6 @@ def _read_names(images: Sequence[str]) -> dict[str, str]:
     return kinds if "train" in present and len(present) > 1 else {}
 
 
-def _may_be_split(table: Table, number: int, label_field: str | None) -> bool:
-    header = cell_of(table.header, number).lower()
-    return header in _SPLIT_HEADERS and header != str(label_field).lower()
-
-
-def _read_folds(table: Table, number: int, data: schema.Data) -> tuple[dict[str, str], str]:
-    """Returns the splits by a column of folds, of which ``data.fold`` is val; none if the column has another number.
-
-    The second is a line about the column, with the settings that read it if it has folds.
-    """
-    column = {image: min(texts) for image, texts in table.column(number).items() if len(texts) == 1}
-    values = sorted(set(column.values()), key=lambda text: (len(text), text))
-    where = f"the column {table.name(number)} of {table.path}"
-    if len(values) == data.folds > 1 and len(column) == len(table.rows):
-        kinds = {image: "val" if text == values[data.fold] else "train" for image, text in column.items()}
-        return kinds, f"the folds are those of {where}: val is {values[data.fold]}, the others are train"
-    is_fold = "fold" in table.name(number).lower() and 1 < len(values) <= _MAX_FOLDS
-    if not is_fold:
-        return {}, f"splits are drawn, not those of {where}"
-    share = "" if abs(data.val_share * len(values) - 1) <= FOLD_TOLERANCE else f" data.val_share={1 / len(values):.3g}"
-    settings = f"data.folds={len(values)}{share} data.fold=0"
-    return {}, f"splits are drawn, not those of {where}; {settings} takes its first fold as val"
-
-
 def _find_json(files: Files, images: Sequence[str]) -> Iterator[tuple[str, str, set[str], bool]]:
     """Yields each JSON or MATLAB file named after a split that names images; see ``find_lists``."""
     if any(name.lower().endswith(_STRUCTURED) and split_of(read_name(name)[1]) for name in files.names):
@@ -276,7 +184,7 @@ def _divide(root: str, lists: _Lists, images: Sequence[str]) -> dict[str, str]:
             if kinds.setdefault(image, kind) != kind:
                 raise ConfigError(
                     f"{root}: {escaped(image)} is in {kinds[image]} and in {kind} by {', '.join(lists.paths)}; "
-                    f"keep it in one of them; {_WITHOUT}"
+                    f"keep it in one of them; {WITHOUT_LISTS}"
                 )
     return kinds
 
@@ -300,7 +208,7 @@ def _choose(
         other = next(key for key in different if key not in numbered)
         raise ConfigError(
             f"{root}: {shown} state other splits than {', '.join(sorted(divisions[other].paths))}: keep those that "
-            f"count; {_WITHOUT}"
+            f"count; {WITHOUT_LISTS}"
         )
     more = f", the first of {len(numbered) + 1} divisions" if numbered else ""
     return complete[first], f"{shown} state the splits{more}"
@@ -320,9 +228,9 @@ def _read_numbered(files: Files, index: Mapping[str, str | None]) -> tuple[dict[
         }
         marks = [line.split() for line in decode(files.read(row)).splitlines() if line.strip()]
         kinds = {
-            image: _IS_TRAIN[mark[1]]
+            image: IS_TRAIN[mark[1]]
             for mark in marks
-            if len(mark) == 2 and mark[1] in _IS_TRAIN and (image := known.get(mark[0])) is not None
+            if len(mark) == 2 and mark[1] in IS_TRAIN and (image := known.get(mark[0])) is not None
         }
         if set(kinds.values()) == {"train", "test"}:
             return kinds, f"{path} states the splits"
@@ -336,5 +244,5 @@ def _refuse_partial(root: str, divisions: Mapping[tuple[str, ...], _Lists], imag
         if len(named) <= LISTED * len(images):
             raise ConfigError(
                 f"{root}: {', '.join(lists.paths)} names {len(named):,} of {len(images):,} images, and no list names "
-                f"the held-out ones; add it; {_WITHOUT}"
+                f"the held-out ones; add it; {WITHOUT_LISTS}"
             )

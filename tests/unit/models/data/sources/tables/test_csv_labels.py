@@ -463,14 +463,15 @@ def test_the_only_column_of_metadata_is_no_class_beside_certain_classes(usual: s
     assert set(labels_of(source, VAL).values()) == {"ant", "wasp"}
 
 
-def test_tables_of_several_folds_are_no_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_numbered_tables_of_several_folds_the_first_are_the_splits(tmp_path: Path) -> None:
     """As ``train_subset0.csv`` to ``test_subset4.csv`` of DeepWeeds."""
     lines = [f"{name}.jpg,{label}\n" for name, label in TRUTH.items()]
     tables = {"train_0.csv": lines[:8], "test_0.csv": lines[8:], "train_1.csv": lines[4:], "test_1.csv": lines[:4]}
     files = {name: ("file,label\n" + "".join(rows)).encode() for name, rows in tables.items()}
     source = open_tree(tmp_path, flat("images/") | files)
-    assert labels_of(source, TRAIN) == TRUTH
-    assert "the tables divide some images in several ways, so their splits are not used" in caplog.text
+    first = {name: label for name, label in TRUTH.items() if name in NAMES[:8]}
+    assert (labels_of(source, TRAIN), labels_of(source, TRAIN) | labels_of(source, VAL)) == (first, TRUTH)
+    assert "test_0.csv, train_0.csv state the splits, the first of 2 divisions" in source.class_differences
 
 
 @pytest.mark.parametrize("is_held_out", [False, True])

@@ -84,7 +84,13 @@ def test_folders_of_patients_beside_a_table_with_other_classes_are_refused(
     with pytest.raises(ConfigError, match=rf"in the 12 folders .* and train\.csv divides the images otherwise: {said}"):
         open_tree(tmp_path, files)
     assert len(open_tree(tmp_path, {}, train_folders=["train"]).classes) == 12
-    chosen = {"label_field": columns.rpartition(" ")[2], "group_level": 1, "val_share": 0.3, "minival_share": 0.3, "seed": 1}
+    chosen = {
+        "label_field": columns.rpartition(" ")[2],
+        "group_level": 1,
+        "val_share": 0.3,
+        "minival_share": 0.3,
+        "seed": 1,
+    }
     source = open_tree(tmp_path, {}, **chosen)
     parts = {name.split(b"/")[1]: part for name, part in zip(source.names.tolist(), source.split, strict=True)}
     rows_of_one = zip(source.names.tolist(), source.split, strict=True)

@@ -541,3 +541,39 @@ def test_a_list_of_test_is_about_the_folder_test_where_names_are_equal(tmp_path:
     source = open_tree(tmp_path, files | tables)
     assert (source.classes, counts(source)) == (("a", "b"), [12, 0, 0])
     assert names_of(source, TRAIN) == {f"train/{i}.jpg" for i in range(12)}
+
+
+def folds(column: str) -> list[str]:
+    """Returns a row for each image in each of three folds, of which one has it in test."""
+    rows = [(fold, image, (i + fold) % 3) for fold in (1, 2, 3) for i, image in enumerate(IMAGES)]
+    return [f"{fold},40,{'train' if rest else 'test'},images/{image}"[2 * (not column) :] for fold, image, rest in rows]
+
+
+@pytest.mark.parametrize(
+    ("column", "remedy"),
+    [("fold,", "its column fold numbers 3 divisions, .* those with 1"), ("", "keep one row of each image")],
+)
+def test_a_table_with_train_and_test_of_an_image_is_refused(column: str, remedy: str, tmp_path: Path) -> None:
+    """As ``Folds.csv`` of BreakHis, with a row for each image and fold."""
+    table = text([f"{column}mag,grp,filename", *folds(column)])
+    said = rf"Folds\.csv contradicts itself: its column grp has several splits of 36 of 36 images, .*; {remedy}"
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, FILES | {"Folds.csv": table})
+    assert counts(open_tree(tmp_path, {}, train_folders=["."])) == [36, 0, 0]
+
+
+@pytest.mark.parametrize(("names", "is_refused"), [(("a.csv", "b.csv"), True), (("s10.csv", "s2.csv"), False)])
+def test_tables_with_other_columns_of_splits_are_refused_unless_numbered(
+    names: tuple[str, str], is_refused: bool, tmp_path: Path
+) -> None:
+    tables = {
+        name: text(["file,split", *(f"{image},{'train' if (i + j) % 3 else 'test'}" for i, image in enumerate(IMAGES))])
+        for j, name in enumerate(names)
+    }
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"a\.csv states other splits than b\.csv: keep that which counts"):
+            open_tree(tmp_path, FILES | tables)
+    else:
+        source = open_tree(tmp_path, FILES | tables)
+        assert source.class_differences == ("s2.csv states the splits, the first of 2 divisions",)
+        assert b"ant/ant_0002.jpg" in source.names[source.split == VAL].tolist()
