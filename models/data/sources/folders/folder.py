@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from conf import schema
-from conf.text import logger
+from conf.text import list_some, logger
 from infra.errors import ConfigError
 from models.data.sources import listing, split_names, splits
 from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
@@ -21,7 +21,7 @@ from models.data.sources.files.container import locate
 from models.data.sources.files.image_format import EMPTY, OTHER_LFS, TEXT, UNKNOWN, describe_files
 from models.data.sources.files.unread_formats import describe_unread
 from models.data.sources.folders import nested
-from models.data.sources.folders.folder_classes import Classes, find_classes, folders_below, label_images
+from models.data.sources.folders.folder_classes import Classes, Labels, find_classes, folders_below, label_images
 from models.data.sources.folders.layouts import describe_classes
 from models.data.sources.folders.levels import describe_deeper, divide_groups
 from models.data.sources.folders.packed import SUFFIXES, count_archives, describe_containers
@@ -30,8 +30,8 @@ from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.tables import other_labels
 from models.data.sources.tables.names_of_numbers import name_numbers
 from models.data.sources.tables.reading import TABLES, describe_large
-from models.data.sources.tables.split_lists import read_split_lists
-from models.data.sources.tables.unread_labels import describe_yaml
+from models.data.sources.tables.split_lists import SplitLists, read_split_lists
+from models.data.sources.tables.unread_labels import describe_yaml, find_tables_about
 from models.data.sources.unused import Unused
 
 log = logger()
@@ -104,12 +104,13 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     classes = find_classes(data, tree, parts, pictures, root)
     tops, trains = parts, [top for top, part in parts.items() if part == TRAIN]
     entries = Listing(tree.files, classes.names)
-    _add_images(data, tree, parts, entries, unused, classes)
+    known = _add_images(data, tree, parts, entries, unused, classes)
     unnamed = _name_classes(data, tree, entries)
     inside = _describe_inside(data, tree, parts, pictures, classes, entries)
-    stated: tuple[str, ...] = ()
+    stated, paths = tuple(filter(None, (classes.said, *known.said))), {*classes.paths, *known.paths}
     if set(entries.split) <= {TRAIN} and data.train_folders != [splits.WHOLE_TREE]:  # held-out folders may lack labels
-        stated, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
+        lists, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
+        stated, paths = (*stated, *filter(None, (lists.said,))), paths | set(lists.paths)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
     if data.group_level is not None:
@@ -120,7 +121,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     parts = _without_unlabelled(parts, entries)
     # The splits may be below the classes; tables have classes of images in any folder.
     places = tops if not classes.labels else splits.WHOLE if classes.are_folders else ()
-    _count_others(tree, entries, unused, places)
+    _count_others(tree, entries, unused, places, paths)
     lost = unused.lost_in([f"{above}{top}" for top in trains for above in {"", tree.top}])
     if not lost and not data.append:
         _refuse_untrainable(entries, parts, root, lost)  # before files elsewhere, as the masks of MVTec AD
@@ -191,7 +192,7 @@ def _describe_inside(
 
 def _divide_by_lists(
     data: schema.Data, tree: Tree, entries: Listing, parts: dict[str, int], classes: Classes, unused: Unused
-) -> tuple[tuple[str, ...], dict[str, int]]:
+) -> tuple[SplitLists, dict[str, int]]:
     """Gives the images the splits that tables or lists state; counts those that no list names.
 
     Args:
@@ -203,34 +204,34 @@ def _divide_by_lists(
         unused: What receives the images that no list names.
 
     Returns:
-        A line about the lists, and the parts by kind, or those of the folders without any.
+        The lists, and the parts by kind, or those of the folders without any.
     """
     kinds: Mapping[str, str] = classes.kinds
     are_stated = "" not in kinds.values() and kinds.keys() >= set(entries.names)
     by_kind = splits.number_kinds(set(kinds.values())) if are_stated else {}
-    said = ""
+    lists = SplitLists({}, "")
     if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"} or "" in kinds.values()):
         images = [tree.top + name for name in entries.names]
         several = _SEVERAL_WAYS if "" in kinds.values() else ""
         held_out = {str(split_names.split_of(top)) for top, part in parts.items() if part != TRAIN}
-        listed, said = _read_lists(tree, images, entries.labels, data, held_out)
-        said = said or several
-        kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
+        lists = _read_lists(tree, images, entries.labels, data, held_out)
+        lists = lists._replace(said=lists.said or several)
+        kinds = {image.removeprefix(tree.top): kind for image, kind in lists.kinds.items()}
         by_kind = splits.number_kinds(set(kinds.values()))
     if not by_kind:
-        return (said,) if said else (), parts
+        return lists, parts
     for name in entries.names:
         if name not in kinds:
             unused.add("images that no list of a split names", name)
     entries.keep([row for row, name in enumerate(entries.names) if name in kinds])
     entries.split = [by_kind[kinds[name]] for name in entries.names]
-    return (said,) if said else (), by_kind
+    return lists, by_kind
 
 
 def _read_lists(
     tree: Tree, images: Sequence[str], labels: Sequence[int], data: schema.Data, held_out: Collection[str]
-) -> tuple[dict[str, str], str]:
-    """Returns the split of each image by the lists in a tree, and a line about them, as ``read_split_lists``.
+) -> SplitLists:
+    """Returns the split of each image by the lists in a tree, as ``read_split_lists``.
 
     Where settings name the folders of train, lists that would be refused are not read, which the line says.
     """
@@ -239,13 +240,15 @@ def _read_lists(
     except ConfigError as error:
         if not data.train_folders:
             raise
-        return {}, f"splits are drawn, not those of lists: {error}"
+        return SplitLists({}, f"splits are drawn, not those of lists: {error}")
 
 
 def _add_images(
     data: schema.Data, tree: Tree, parts: dict[str, int], entries: Listing, unused: Unused, classes: Classes
-) -> None:
+) -> Labels:
     """Adds the images of the parts to the listing, and counts those that are in no class or have another format.
+
+    Returns what is known of their labels.
 
     Args:
         data: Settings, of which ``convert`` and the folders of the splits count.
@@ -257,7 +260,8 @@ def _add_images(
     """
     explicit = bool(data.train_folders or data.val_folders)
     taken = formats_taken(data)
-    labels, remarks, unlabelled = label_images(tree, parts, classes, explicit=explicit)
+    known = label_images(tree, parts, classes, explicit=explicit)
+    labels, remarks, unlabelled = known.labels, known.remarks, known.unlabelled
     beside = _describe_beside(tree, parts, classes)
     for name, row in tree.images.items():
         kind = tree.format_of(row)
@@ -273,10 +277,11 @@ def _add_images(
         elif name not in labels:
             place = f"without a label in {part or classes.place}" if part or classes.labels else "in no class folder"
             remark = remarks.get(name) or remarks.get(part, "")
-            could_be = not unlabelled.intersection((part, name))
+            could_be = unlabelled.isdisjoint((part, name))
             unused.add(f"images {place}{remark}", name, could_be_sample=could_be)
         else:
             entries.add(row, name, labels[name], parts[part])
+    return known
 
 
 def _describe_beside(tree: Tree, parts: Mapping[str, int], classes: Classes) -> str:
@@ -331,15 +336,30 @@ def _refuse_untrainable(entries: Listing, parts: Mapping[str, int], root: str, l
     )
 
 
-def _count_others(tree: Tree, entries: Listing, unused: Unused, parts: Collection[str] = ()) -> None:
-    """Counts what is no image, and names the classes that have none; the folders of classes are those of the parts."""
+def _count_others(
+    tree: Tree, entries: Listing, unused: Unused, parts: Collection[str] = (), read: Collection[str] = ()
+) -> None:
+    """Counts what is no image, and names the classes that have none.
+
+    Args:
+        tree: The tree.
+        entries: The images.
+        unused: What receives the others.
+        parts: Those that have the folders of classes.
+        read: Tables and lists that are used.
+    """
+    about = set(find_tables_about(tree.files, [tree.top + name for name in tree.images])) - set(read)
+    named = f" ({list_some(sorted(about))})" if len(about) > 1 else ""
+    tables = f"tables that name images or their folders and are not used{named}"
     archives = [name for row, name in enumerate(tree.files.names) if tree.formats.get(row) == ARCHIVE]
     count_archives(tree.files, archives, [tree.top + part for part in parts], unused)
     for row, name in enumerate(tree.files.names):
         if tree.formats.get(row) == ARCHIVE:
             continue
-        if tree.formats.get(row) in NO_IMAGES:
-            unused.add("files that are no images", name, could_be_sample=False)
+        if tree.formats.get(row) in NO_IMAGES and name not in read:
+            unused.add(tables if name in about else "files that are no images", name, could_be_sample=False)
+        elif name in read:
+            continue
         elif not entries.rows and (kind := tree.formats.get(row, "")) in NO_PICTURES:
             unused.add("files of unknown format" if kind == UNKNOWN else describe_files(kind), name)
         elif name in tree.excluded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -32,14 +32,35 @@ _NO_CLASSES = " (no file has their classes, so they are in no split)"
 class Classes(NamedTuple):
     """The classes, and the class and the kind of split of each image if these are not those of its folders.
 
-    ``place`` is what has them then, for messages; ``are_folders`` says whether the classes are those of folders.
+    ``place`` is what has them then, for messages; ``are_folders`` says whether the classes are those of folders,
+    ``paths`` are the tables that have them otherwise, and ``said`` is a line about these.
     """
 
     names: list[str]
     labels: dict[str, str]
-    kinds: dict[str, str]
+    kinds: Mapping[str, str]
     place: str
     are_folders: bool = True
+    paths: Sequence[str] = ()
+    said: str = ""
+
+
+class Labels(NamedTuple):
+    """What is known of the labels of images.
+
+    Attributes:
+        labels: The label of each image that has one.
+        remarks: Remarks on parts and images without any.
+        unlabelled: Parts and images that nobody labelled.
+        paths: Tables that have labels of images in no folders of classes.
+        said: A line about the tables of each part.
+    """
+
+    labels: dict[str, int]
+    remarks: dict[str, str]
+    unlabelled: Set[str] = frozenset()
+    paths: Sequence[str] = ()
+    said: Sequence[str] = ()
 
 
 def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images: Sequence[str], root: str) -> Classes:
@@ -57,11 +78,13 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
     trains = [top for top, part in parts.items() if part == TRAIN]
     below = (name.removeprefix(top) for top in trains for name in images if name.startswith(top))
     are_beginnings = layouts.are_beginnings(below)
-    labels: dict[str, str] = {}
     if data.label_field is not None or len(folders) < 2 or layouts.are_parts(folders) or are_beginnings:
-        labels, folders, kinds = _read_classes(data, tree, parts, folders)
-    if labels:
-        return Classes(folders, labels, kinds, "the CSV file", are_folders=False)
+        stated, folders = _read_classes(data, tree, parts, folders)
+        labels = stated.labels
+        if labels:
+            count, source = f"{len(labels):,}", stated.source
+            said = f"the classes of {count} images are those of {source}"
+            return Classes(folders, labels, stated.kinds, "the CSV file", False, stated.paths, said)
     if data.train_folders == [splits.WHOLE_TREE]:
         return Classes(folders, {}, {}, "")
     held_out = [set(folders_below(tree, top)) for top, part in parts.items() if part != TRAIN]
@@ -129,8 +152,8 @@ def _is_utf8(raw: bytes) -> bool:
 
 def _read_classes(
     data: schema.Data, tree: Tree, parts: Mapping[str, int], folders: list[str]
-) -> tuple[dict[str, str], list[str], dict[str, str]]:
-    """Returns the class of each image where the folders are no classes, all classes, and the split of each image.
+) -> tuple[csv_labels.Stated, list[str]]:
+    """Returns what is stated of each image where the folders are no classes, and all classes.
 
     Tables have them, or else the names of the images.
 
@@ -138,8 +161,9 @@ def _read_classes(
         ConfigError: No table has classes of the images, or a single one.
     """
     images = [tree.top + name for name in tree.images if any(map(name.startswith, parts))]
-    stated, source, kinds = csv_labels.read_classes(tree.files, images, data.label_field)
-    labels = {image.removeprefix(tree.top): label for image, label in stated.items()}
+    stated = csv_labels.read_classes(tree.files, images, data.label_field)
+    source, none = stated.source, csv_labels.Stated({}, "", [])
+    labels = {image.removeprefix(tree.top): label for image, label in stated.labels.items()}
     if not labels and len(folders) < 2 and data.label_field is None:
         train = tuple(top for top, part in parts.items() if part == TRAIN)
         labels, source = read_names([name for name in tree.images if name.startswith(train)]), "the names of the images"
@@ -153,9 +177,9 @@ def _read_classes(
     if not labels and len(folders) == 1 and parts == splits.WHOLE and not split_names.names_no_class(folders[0]):
         remedy = describe_command(images, tree.files.root)
         log.warning("%s: all images are of one class, %s%s", data.name, folders[0], remedy)
-        return {}, folders, {}
+        return none, folders
     if not labels and len(folders) > 1:
-        return {}, folders, {}
+        return none, folders
     if len(classes) < 2:
         _refuse_without_classes(data, tree, parts, folders, images)
     if measured := find_measurement(classes, len(labels)):
@@ -165,8 +189,8 @@ def _read_classes(
         )
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)
-    log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
-    return labels, classes, {image.removeprefix(tree.top): kind for image, kind in kinds.items()}
+    kinds = {image.removeprefix(tree.top): kind for image, kind in stated.kinds.items()}
+    return csv_labels.Stated(labels, source, stated.paths, kinds=kinds), classes
 
 
 def _refuse_without_classes(
@@ -224,12 +248,12 @@ def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:
     return ""
 
 
-def _label_by_folders(
-    tree: Tree, parts: Mapping[str, int], rank: Mapping[str, int]
-) -> tuple[dict[str, int], dict[str, str]]:
+def _label_by_folders(tree: Tree, parts: Mapping[str, int], rank: Mapping[str, int]) -> Labels:
     """Returns the labels by the folders of classes, or tables beside flat parts; and a remark on parts without any."""
     labels: dict[str, int] = {}
     remarks: dict[str, str] = {}
+    paths: list[str] = []
+    said: list[str] = []
     names = {label: name for name, label in rank.items()}
     for top in sorted(parts, key=lambda top: parts[top] != TRAIN):  # whose folders explain the numbers of the others
         folders = {path: rank[name] for name, path in folders_below(tree, top).items() if name in rank}
@@ -242,20 +266,22 @@ def _label_by_folders(
                     break
         if top and (flat := [name for name in inside if name not in labels]):
             without = [tree.top + name for name in flat]
-            known, remarks[top] = csv_labels.read_labels(tree.files, without, rank)
-            if not known and remarks[top]:
+            stated = csv_labels.read_labels(tree.files, without, rank)
+            remarks[top] = stated.remark
+            if not stated.labels and remarks[top]:
                 folders_of = {tree.top + name: names[label] for name, label in labels.items()}
-                known = read_numbered_labels(tree.files, without, folders_of)
-            labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
+                stated = read_numbered_labels(tree.files, without, folders_of)
+            labels |= {name.removeprefix(tree.top): rank[label] for name, label in stated.labels.items()}
+            paths += stated.paths
+            if stated.labels:
+                said.append(f"the classes of {len(stated.labels):,} images in {top} are those of {stated.source}")
             others = sorted(folders_below(tree, top).keys() - rank.keys())
             if others and not folders and not remarks[top]:
                 remarks[top] = f" (its folders {', '.join(others[: listing.NAMED])} are none of the classes)"
-    return labels, remarks
+    return Labels(labels, remarks, set(), paths, said)
 
 
-def label_images(
-    tree: Tree, parts: Mapping[str, int], classes: Classes, *, explicit: bool
-) -> tuple[dict[str, int], dict[str, str], set[str]]:
+def label_images(tree: Tree, parts: Mapping[str, int], classes: Classes, *, explicit: bool) -> Labels:
     """Returns the label of each image that has one, remarks on parts and images without any, and those that lack it.
 
     The last are parts and images that nobody labelled: test folders of which no file in the tree may have the labels,
@@ -268,12 +294,12 @@ def label_images(
         explicit: Whether settings name the parts.
     """
     rank = {name: label for label, name in enumerate(classes.names)}
-    labels = {name: rank[label] for name, label in classes.labels.items()}
-    remarks: dict[str, str] = {}
-    if not labels:
-        labels, remarks = _label_by_folders(tree, parts, rank)
+    known = Labels({name: rank[label] for name, label in classes.labels.items()}, {})
+    if not known.labels:
+        known = _label_by_folders(tree, parts, rank)
     if explicit:
-        return labels, remarks, set()
+        return known
+    labels, remarks = known.labels, known.remarks
     unlabelled = {
         name
         for name in tree.images
@@ -286,7 +312,7 @@ def label_images(
             continue
         is_test = split_names.split_of(top) == "test" and all(map(split_names.names_no_class, folders_below(tree, top)))
         images = [tree.top + name for name in tree.images if name.startswith(top)]
-        file = csv_labels.find_unused_table(tree.files, images) if is_test and not classes.labels else ""
+        file = unread_labels.find_unused_table(tree.files, images) if is_test and not classes.labels else ""
         file = file or (unread_labels.find_unread_labels(tree.files, images) if is_test else "")
         if is_test and not file:  # as in sets of competitions
             unlabelled.add(top)
@@ -295,5 +321,7 @@ def label_images(
             hint = f" ({file} may have their classes and is not read)" if file else ""
             remarks[top] = (remarks.get(top) or hint) + splits.describe_without(parts, labelled)
     others = [tree.top + name for name in tree.images if name not in labels] if "" in parts and classes.labels else []
-    submitted = {name.removeprefix(tree.top) for name in csv_labels.list_submitted(tree.files, others)}
-    return labels, remarks | dict.fromkeys(submitted, _NO_CLASSES), unlabelled | submitted
+    of_train = [tree.top + name for name in labels]
+    submitted = {name.removeprefix(tree.top) for name in unread_labels.list_submitted(tree.files, others, of_train)}
+    remarks = remarks | dict.fromkeys(submitted, _NO_CLASSES)
+    return known._replace(remarks=remarks, unlabelled=unlabelled | submitted)

@@ -30,11 +30,12 @@ _SHARED = 0.9  # of the images of all lists that the smallest list of a split ha
 
 
 class ClassLists(NamedTuple):
-    """What the lists of a tree state: the class and the kind of split of each image, and a text that names them."""
+    """What the lists of a tree state: class and kind of split of each image, a text that names the lists, and all."""
 
     labels: dict[str, set[str]]
     kinds: dict[str, str]
     source: str
+    paths: list[str]
 
 
 def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLists | None, list[tuple[Table, int]]]:
@@ -77,9 +78,9 @@ def take_lists(tables: Sequence[tuple[Table, int]], root: str) -> tuple[ClassLis
             f"{len(difficult):,}",
         )
     words = sorted({word for group in lists.values() for word in group})
-    return ClassLists(labels, kinds, f"{len(taken)} lists of {len(words)} classes, as {min(taken)}"), [
-        one for one in tables if one[0].path not in taken
-    ]
+    source = f"{len(taken)} lists of {len(words)} classes, as {min(taken)}"
+    others = [one for one in tables if one[0].path not in taken]
+    return ClassLists(labels, kinds, source, sorted(taken)), others
 
 
 def as_mark(text: str) -> str:

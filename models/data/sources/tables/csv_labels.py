@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from conf.text import logger
+from conf.text import list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.class_remarks import split_labels
 from models.data.sources.files.archive import Files
@@ -25,11 +25,12 @@ from models.data.sources.split_names import SPLIT_WORDS, split_of
 from models.data.sources.tables.class_lists import as_mark, take_lists
 from models.data.sources.tables.json_tables import JSON
 from models.data.sources.tables.object_cells import divide_objects
-from models.data.sources.tables.reading import Table, cell_of, read_submissions, read_tables, warn_of_predictions
+from models.data.sources.tables.reading import Table, cell_of, read_tables, warn_of_predictions
 from models.data.sources.tables.split_columns import find_column, find_kinds
 
 log = logger()
 _Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns of names and classes, and the classes
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _NO_TEXT = ", which are lists or objects: save the class of each image as a CSV file"
 _BOX = 4  # numbers of a box, which follow its class
@@ -54,7 +55,25 @@ HEADERS = (
 NO_CLASSES = ("split", "set", "subset", "fold", "folds", "usage", "partition", "width", "height", "size")
 
 
-def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> tuple[dict[str, str], str]:
+class Stated(NamedTuple):
+    """What tables state of images.
+
+    Attributes:
+        labels: The class of each image that has one.
+        source: The files and columns as text, of which a message names a few.
+        paths: The files.
+        remark: A remark on a file that names images without their classes; empty for none.
+        kinds: The split of each image of which a column or the name of a file states it; empty if they state several.
+    """
+
+    labels: dict[str, str]
+    source: str
+    paths: list[str]
+    remark: str = ""
+    kinds: Mapping[str, str] = {}
+
+
+def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> Stated:
     """Reads which of the given classes images are in, from all tables in the tree except submissions and predictions.
 
     Args:
@@ -62,13 +81,11 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
         images: Paths of the images without a class folder.
         classes: Names that count as classes.
 
-    Returns:
-        The class of each image that a file states, and a remark on a file that names images without their classes.
-
     Raises:
         ConfigError: Different classes are stated for one image, or several columns of a table could be the classes.
     """
     labels: dict[str, tuple[str, str]] = {}
+    sources: dict[str, str] = {}
     remark = ""
     warn_of_predictions(files)
     for table, key in read_tables(files, images):
@@ -91,11 +108,14 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
                 f"{files.root}: in {table.path} the columns {columns} hold names of classes, and differ; call the "
                 "right one 'label'"
             )
-        _merge(files, labels, table.path, possible[next(iter(possible)) if usual is None else usual])
-    return {image: label for image, (label, _) in labels.items()}, remark
+        column = next(iter(possible)) if usual is None else usual
+        _merge(files, labels, table.path, possible[column])
+        sources[table.path] = f"{table.path}, {table.name(column)}"
+    known = {image: label for image, (label, _) in labels.items()}
+    return Stated(known, list_some(list(sources.values()), separator="; "), list(sources), remark)
 
 
-def read_classes(files: Files, images: Sequence[str], column: str | None) -> tuple[dict[str, str], str, dict[str, str]]:
+def read_classes(files: Files, images: Sequence[str], column: str | None) -> Stated:
     """Reads the classes of images that no folders divide into classes, from all tables in the tree.
 
     Args:
@@ -103,16 +123,13 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         images: Paths of the images.
         column: Header of the column with the classes; None for the usual ones, or the only possible one.
 
-    Returns:
-        The class of each image that a file states, the files and columns as text, and the split of each image of which
-        a column or the name of the file states it, empty if they state several; empty if no table names images.
-
     Raises:
         ConfigError: Tables name the images, but it is not clear which column has their classes, or different classes
             are stated for one image.
     """
     labels: dict[str, tuple[str, str]] = {}
     sources: list[str] = []
+    used: list[str] = []
     kinds: dict[str, str] = {}
     unclear: list[str] = []
     warn_of_predictions(files)
@@ -126,6 +143,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     if lists is not None:
         _merge(files, labels, lists.source, lists.labels)
         sources.append(lists.source)
+        used += lists.paths
         kinds |= lists.kinds
     is_divided_twice, are_attributes, by_column = False, False, dict[str, str]()
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
@@ -140,6 +158,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
             if is_whole:
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
+            used.append(table.path)
             sources.append(f"{table.path}, " + ("a column per class" if number is None else table.name(number)))
         elif len(table.header) > 1 and (not table.path.endswith(JSON) or 2 * len(table.rows) > len(images)):
             by_column |= find_column(table, key)[1]
@@ -151,7 +170,8 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     if is_divided_twice:
         kinds = dict.fromkeys(kinds, "")  # divided in several ways
     kinds = kinds or by_column
-    return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
+    known = {image: label for image, (label, _) in labels.items()}
+    return Stated(known, list_some(sources, separator="; "), used, kinds=kinds)
 
 
 def _refuse_unclear(root: str, unclear: Sequence[str], *, is_multi_label: bool) -> NoReturn:
@@ -167,24 +187,6 @@ def _describe_columns(table: Table, others: Sequence[int]) -> str:
     with_text = [number for number in others if any(map(any, table.column(number).values()))]
     shown = ", ".join(map(table.name, with_text or others))
     return f"{table.path} names the images and has the columns {shown}{_NO_TEXT * (not with_text)}"
-
-
-def list_submitted(files: Files, images: Sequence[str]) -> set[str]:
-    """Returns the images that a sample of a submission names, whose classes are therefore not published."""
-    return {image for table, _ in read_submissions(files, images) for image in table.rows} if images else set()
-
-
-def find_unused_table(files: Files, images: Sequence[str]) -> str:
-    """Returns the first table that names held-out images and may have classes of them; empty for none."""
-    return next((table.path for table, key in read_tables(files, images) if _has_classes(table, key)), "")
-
-
-def _has_classes(table: Table, key: int) -> bool:
-    return any(
-        are_classes(table.column(number))
-        for number in range(len(table.header))
-        if number != key and header_of(table, number) not in NO_CLASSES
-    )
 
 
 def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | None, dict[str, set[str]]]:
@@ -208,7 +210,22 @@ def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | Non
         return None, marked
     if len(possible) != 1 or (len(others) > 1 and all(_are_marks(table.column(number)) for number in others)):
         return None, {}  # a column of 0 and 1 beside others, of which an image has several or none
+    if any(_is_measured(table, number) for number in others):
+        return None, {}  # as the bone age beside the sex: what the set is about may be the measurement
     return possible[0], texts_of(table, possible[0])
+
+
+def _is_measured(table: Table, number: int) -> bool:
+    """Whether a column has numbers of which most images have their own, and that neither count nor name the images."""
+    words = header_of(table, number).split("_")
+    if header_of(table, number) in NO_CLASSES or not {"id", "index", "number", "unnamed:"}.isdisjoint(words):
+        return False
+    texts = [text for stated in texts_of(table, number).values() for text in stated]
+    if len(texts) < 2 or not all(map(_NUMBER.fullmatch, texts)):
+        return False
+    values = set(map(float, texts))
+    is_count = len(values) == len(texts) and max(values) - min(values) == len(values) - 1
+    return 2 * len(values) > len(texts) and not is_count
 
 
 def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | None, dict[str, set[str]]]:

@@ -20,6 +20,7 @@ LISTED = 0.9  # of the lines of a list that name an image of the set; the others
 _MAX_LISTS = 20  # of a folder, that may be splits; more are about single images or classes
 _NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
 _LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
+_FRACTION = re.compile(r"[+-]?\d*\.\d+")
 _YAML = (".yaml", ".yml")  # of which lists are read, but not objects
 _PACKED = (".gz", ".zip", ".bz2", ".xz")
 _UNREAD = (
@@ -174,7 +175,9 @@ def read_lines(files: Files, row: int) -> list[str]:
 
 def match_line(line: str, index: Mapping[str, str | None]) -> str | None:
     """Returns the image that a line of a list names, alone or in a column."""
-    for text in (line, line.rpartition(" ")[0].strip(), *re.split(r"[,;\t| ]+", line)):
+    first, *others = re.split(r"[,;\t| ]+", line)
+    others = [text for text in others if _FRACTION.fullmatch(text) is None]  # as 0.0, which is no image 0.jpg
+    for text in (line, line.rpartition(" ")[0].strip(), first, *others):
         if text and (image := match_name(text.strip(" '\""), index)) is not None:
             return image
     return None

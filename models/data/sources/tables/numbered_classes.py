@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from models.data.sources.files.archive import Files
-from models.data.sources.tables.csv_labels import read_labels, texts_of
+from models.data.sources.tables.csv_labels import Stated, read_labels, texts_of
 from models.data.sources.tables.reading import read_tables
 
 
-def read_numbered_labels(files: Files, images: Sequence[str], folders: Mapping[str, str]) -> dict[str, str]:
-    """Returns the class of each image by the number that tables have for it; empty if no table explains the numbers.
+def read_numbered_labels(files: Files, images: Sequence[str], folders: Mapping[str, str]) -> Stated:
+    """Returns the class of each image by the number that tables have for it; none if no table explains the numbers.
 
     Args:
         files: The tree.
@@ -24,13 +24,16 @@ def read_numbered_labels(files: Files, images: Sequence[str], folders: Mapping[s
     Raises:
         ConfigError: Different numbers are stated for one image, or several columns of a table could have them.
     """
-    names = _read_numbers(files, folders)
-    labels = read_labels(files, images, names.keys())[0] if names else {}
-    return {image: names[number] for image, number in labels.items()}
+    names, path = _read_numbers(files, folders)
+    if not names:
+        return Stated({}, "", [])
+    stated = read_labels(files, images, names.keys())
+    labels = {image: names[number] for image, number in stated.labels.items()}
+    return Stated(labels, f"{stated.source}, by the numbers in {path}", [*stated.paths, path])
 
 
-def _read_numbers(files: Files, folders: Mapping[str, str]) -> dict[str, str]:
-    """Returns the class by number, by the first table with a number of its own for each class."""
+def _read_numbers(files: Files, folders: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Returns the class by number, by the first table with a number of its own for each class, and its path."""
     every = set(folders.values())
     for table, key in read_tables(files, list(folders)):
         for column in range(len(table.header)):
@@ -39,5 +42,5 @@ def _read_numbers(files: Files, folders: Mapping[str, str]) -> dict[str, str]:
             names = dict(pairs)
             is_for_each = len(pairs) == len(names) == len(every) and set(names.values()) == every
             if is_for_each and all(text.isdecimal() and text.isascii() for text in names):
-                return names
-    return {}
+                return names, table.path
+    return {}, ""

@@ -32,8 +32,13 @@ _FEW_FOLDERS = 4  # that may be classes of few images, as in an example
 
 
 class _Folders(NamedTuple):
-    """The folders that would be the classes: that of each image, the number of images by split, and whether they look
-    like patients or other subjects by their names or the numbers of their images.
+    """The folders that would be the classes.
+
+    Attributes:
+        of: The folder of each image.
+        counts: Number of images by split.
+        splits: The split of each image.
+        are_subjects: Whether they look like patients or other subjects by their names or by few images in each.
     """
 
     of: Mapping[str, str]

@@ -79,7 +79,7 @@ class Table:
 
     def name(self, number: int) -> str:
         """Returns the header of a column, for messages."""
-        return cell_of(self.header, number) or f"number {number + 1}"
+        return (not self.is_bare and cell_of(self.header, number)) or f"number {number + 1}"
 
 
 def read_tables(files: Files, images: Sequence[str], suffixes: tuple[str, ...] = TABLES) -> Iterator[tuple[Table, int]]:

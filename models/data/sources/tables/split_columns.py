@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from conf import schema
 from conf.data_set import FOLD_TOLERANCE
@@ -33,6 +34,17 @@ _MARKS = frozenset(("is", "in", "flag"))  # words of headers of columns with yes
 SPLIT_HEADERS = ("split", "set", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
 _MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 WITHOUT_LISTS = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
+
+
+class SplitLists(NamedTuple):
+    """The split of each image by lists or a table, a line about these or about files that may be some, and the files.
+
+    Kinds are train, val and test; images that no list names are absent.
+    """
+
+    kinds: dict[str, str]
+    said: str
+    paths: Sequence[str] = ()
 
 
 def find_kinds(table: Table, classes: int | None, tables: Sequence[str] = ()) -> dict[str, str]:
@@ -86,8 +98,8 @@ def _codes_by_header(header: str) -> dict[str, str]:
     return IS_TRAIN if kind == "train" else _IS_VAL
 
 
-def read_columns(files: Files, images: Sequence[str], data: schema.Data) -> tuple[dict[str, str], str]:
-    """Returns the split of each image by a column of a table, and a line about it; as ``read_split_lists``.
+def read_columns(files: Files, images: Sequence[str], data: schema.Data) -> SplitLists:
+    """Returns the split of each image by a column of a table, as ``read_split_lists``.
 
     Of numbered tables the first counts.
 
@@ -108,10 +120,10 @@ def read_columns(files: Files, images: Sequence[str], data: schema.Data) -> tupl
             if _may_be_split(table, column, data.label_field):
                 kinds, said = _read_folds(table, column, data)
                 if kinds:
-                    return kinds, said
+                    return SplitLists(kinds, said, [table.path])
                 unread = said if "data.folds=" in said else unread or said
     if not stated:
-        return {}, unread
+        return SplitLists({}, unread)
     first, *others = sorted(stated, key=_by_number)
     different = [path for path in others if any(stated[first].get(i, kind) != kind for i, kind in stated[path].items())]
     other = next((path for path in different if re.sub(r"\d+", "", path) != re.sub(r"\d+", "", first)), None)
@@ -120,7 +132,7 @@ def read_columns(files: Files, images: Sequence[str], data: schema.Data) -> tupl
             f"{files.root}: {first} states other splits than {other}: keep that which counts; {WITHOUT_LISTS}"
         )
     more = f", the first of {len(different) + 1} divisions" if different else ""
-    return stated[first], f"{first} states the splits{more}"
+    return SplitLists(stated[first], f"{first} states the splits{more}", [first])
 
 
 def _by_number(path: str) -> list[tuple[int, str]]:

@@ -38,7 +38,7 @@ from models.data.sources.tables.list_files import (
 )
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import decode, read_tables
-from models.data.sources.tables.split_columns import IS_TRAIN, WITHOUT_LISTS, find_column, read_columns
+from models.data.sources.tables.split_columns import IS_TRAIN, WITHOUT_LISTS, SplitLists, find_column, read_columns
 from models.data.sources.tables.unread_lists import describe_partial, refuse_unread
 
 log = logger()
@@ -59,8 +59,11 @@ class _Lists(NamedTuple):
 
 def read_split_lists(
     files: Files, images: Sequence[str], labels: Sequence[int], data: schema.Data, held_out: Collection[str] = ()
-) -> tuple[dict[str, str], str]:
-    """Returns the split of each image by the lists in a tree, and a line about them; empty if there are none.
+) -> SplitLists:
+    """Returns the split of each image by the lists in a tree; of none if there are none.
+
+    Where lists name held-out images alone, the others are train. Where no list can be read, there is a line about the
+    first file that may be one.
 
     Args:
         files: The tree.
@@ -71,18 +74,14 @@ def read_split_lists(
         held_out: Kinds of splits that have folders of their own, whose images are none of these: lists of such a kind
             are about them, also where the names are equal.
 
-    Returns:
-        Kinds by image: train, val and test; images that no list names are absent. Where lists name held-out images
-        alone, the others are train. Where no list can be read, a line about the first file that may be one.
-
     Raises:
         ConfigError: Lists contradict each other, or name a part of the images as train and no others.
     """
     if kinds := _read_names(images):
-        return kinds, "the names of the images state the splits"
+        return SplitLists(kinds, "the names of the images state the splits")
     unread = describe_unread(files, images)
     if not any(may_list(files, row, len(images)) for row in range(len(files.names))):
-        return {}, unread  # without the index of the images, which is large for a large set
+        return SplitLists({}, unread)  # without the index of the images, which is large for a large set
     index = Index(index_images(images))
     if (numbered := _read_numbered(files, index.images)) is not None:
         return numbered
@@ -92,15 +91,15 @@ def read_split_lists(
     complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}
     if complete:
         return _choose(files.root, complete, divisions)
-    kinds, said = read_columns(files, images, data)
-    if kinds:
-        return kinds, said
-    unread = said if "data.folds=" in said else unread or said
+    columns = read_columns(files, images, data)
+    if columns.kinds:
+        return columns
+    unread = columns.said if "data.folds=" in columns.said else unread or columns.said
     _refuse_partial(files.root, divisions, images)
     if "data.folds=" not in unread:
         refuse_unread(files, images, index, texts)
     unread = unread or describe_partial(texts, len(images))
-    return {}, unread or describe_divisions(files, index, dict(zip(images, labels, strict=True)))
+    return SplitLists({}, unread or describe_divisions(files, index, dict(zip(images, labels, strict=True))))
 
 
 def _group(listed: Sequence[tuple[str, str, set[str], bool]], count: int) -> dict[tuple[str, ...], _Lists]:
@@ -191,7 +190,7 @@ def _divide(root: str, lists: _Lists, images: Sequence[str]) -> dict[str, str]:
 
 def _choose(
     root: str, complete: Mapping[tuple[str, ...], dict[str, str]], divisions: Mapping[tuple[str, ...], _Lists]
-) -> tuple[dict[str, str], str]:
+) -> SplitLists:
     """Returns the division that all lists state, or the first of numbered ones.
 
     Raises:
@@ -211,10 +210,10 @@ def _choose(
             f"count; {WITHOUT_LISTS}"
         )
     more = f", the first of {len(numbered) + 1} divisions" if numbered else ""
-    return complete[first], f"{shown} state the splits{more}"
+    return SplitLists(complete[first], f"{shown} state the splits{more}", divisions[first].paths)
 
 
-def _read_numbered(files: Files, index: Mapping[str, str | None]) -> tuple[dict[str, str], str] | None:
+def _read_numbered(files: Files, index: Mapping[str, str | None]) -> SplitLists | None:
     """Returns the splits of ``train_test_split.txt`` with numbers of images, whose names ``images.txt`` has."""
     rows = {path: row for row, path in enumerate(files.names)}
     for path, row in rows.items():
@@ -233,7 +232,7 @@ def _read_numbered(files: Files, index: Mapping[str, str | None]) -> tuple[dict[
             if len(mark) == 2 and mark[1] in IS_TRAIN and (image := known.get(mark[0])) is not None
         }
         if set(kinds.values()) == {"train", "test"}:
-            return kinds, f"{path} states the splits"
+            return SplitLists(kinds, f"{path} states the splits", [path, files.names[names]])
     return None
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
 
 from conf.text import list_some
 from models.data.sources.files.archive import Files
 from models.data.sources.split_names import split_of
+from models.data.sources.tables.csv_labels import NO_CLASSES, are_classes, header_of
 from models.data.sources.tables.image_names import index_images, match_name, names_one
 from models.data.sources.tables.json_tables import JSON_LINES
 from models.data.sources.tables.matlab import MATLAB
@@ -15,10 +19,12 @@ from models.data.sources.tables.reading import (
     MAX_BYTES,
     SUFFIXES,
     TABLES,
+    Table,
     decode,
     has_one_for_each,
     is_of_predictions,
     may_label,
+    read_submissions,
     read_tables,
 )
 
@@ -41,6 +47,8 @@ _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _YAML, _MAX_YAML_BYTES = (".yaml", ".yml"), 2**20
 _MAX_TEXT_BYTES = 2**24  # of a file with another suffix than those of tables
 _FEW = 20
+_HEAD_BYTES = 4096
+_SHORT = 4  # characters of a word in a text that may be a name without suffix, and not a number or an article
 _LABEL_BYTES = 2  # of a label, at least
 _SHOWN = 60  # characters of a line in a message
 
@@ -149,6 +157,75 @@ def _read_folders(text: str, folders: Collection[str]) -> dict[str, str]:
         if (folder := next((end for end in ends if end in folders), "")) != "":
             stated[kind] = folder
     return stated
+
+
+def list_submitted(files: Files, images: Sequence[str], labelled: Sequence[str]) -> set[str]:
+    """Returns the images whose classes are not published: those that a sample of a submission or a table of test names.
+
+    Args:
+        files: The tree.
+        images: Paths of images without a label.
+        labelled: Paths of images with one, in whose tables other columns than those of labels may be of test, too.
+    """
+    if not images:
+        return set()
+    submitted = {image for table, _ in read_submissions(files, images) for image in table.rows}
+    of_test = [
+        (table, key) for table, key in read_tables(files, images) if split_of(table.path.rpartition("/")[2]) == "test"
+    ]
+    if of_test:
+        paths = {table.path for table, _ in of_test}
+        known = {
+            header for table, _ in read_tables(files, labelled) if table.path not in paths for header in table.header
+        }
+        submitted |= {image for table, key in of_test if not _has_classes(table, key, known) for image in table.rows}
+    return submitted
+
+
+def find_unused_table(files: Files, images: Sequence[str]) -> str:
+    """Returns the first table that names held-out images and may have classes of them; empty for none."""
+    return next((table.path for table, key in read_tables(files, images) if _has_classes(table, key)), "")
+
+
+def _has_classes(table: Table, key: int, others: Collection[str] = ()) -> bool:
+    """Whether a column of a table may have classes; those with some headers have other facts about images."""
+    return any(
+        are_classes(table.column(number))
+        for number in range(len(table.header))
+        if number != key and header_of(table, number) not in NO_CLASSES and table.header[number] not in others
+    )
+
+
+def find_tables_about(files: Files, images: Sequence[str]) -> list[str]:
+    """Returns the tables and lists of which one of the first lines has the name of an image, or the path of a folder.
+
+    As ``train_labeled_studies.csv`` of MURA, which has a row for each folder of images.
+    """
+    index = index_images(images)
+    folders = index_images({image.rpartition("/")[0] for image in images} - {""})
+    rows = [
+        row
+        for row, path in enumerate(files.names)
+        if path.lower().endswith((*SUFFIXES, *JSON_LINES, ".json"))
+        and path.rpartition("/")[2].rpartition(".")[0] not in index  # boxes or a caption of one image
+        and files.sizes[row] > 0
+    ]
+    heads = dataclasses.replace(files, sizes=np.minimum(files.sizes, _HEAD_BYTES)).reader(rows)
+    about = []
+    for number, row in enumerate(rows):
+        name = files.names[row].lower()
+        for line in decode(heads(number)).splitlines()[:_FEW]:
+            cells = [cell.strip(" '\"") for cell in re.split(r'[,;\t|"]', line) + line.split()]
+            cells = [cell for cell in cells if not name.endswith(".txt") or "." in cell or len(cell) > _SHORT]
+            if any(_names_any(cell, index, folders) for cell in cells):
+                about.append(files.names[row])
+                break
+    return about
+
+
+def _names_any(cell: str, index: Mapping[str, str | None], folders: Mapping[str, str | None]) -> bool:
+    is_path = "/" in cell.strip("/")
+    return match_name(cell, index) is not None or (is_path and match_name(cell.strip("/"), folders) is not None)
 
 
 def find_unread_labels(files: Files, images: Sequence[str]) -> str:

@@ -199,8 +199,7 @@ def test_accents_in_either_unicode_form_are_those_of_the_files(tmp_path: Path) -
     files = {f"train/{unicodedata.normalize('NFD', 'é')}{name}.jpg": photo(int(name)) for name in NAMES}
     text = table(unicodedata.normalize("NFC", "é") + "{n}.jpg,{c}", "id,label")
     source = open_tree(tmp_path, files | {"x.csv": text.encode()})
-    assert source.classes == CLASSES
-    assert source.unused == ("1 files that are no images, first x.csv",)
+    assert (source.classes, source.unused) == (CLASSES, ())
 
 
 def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
@@ -400,6 +399,7 @@ def test_labels_of_several_classes_are_said(tmp_path: Path) -> None:
     text = "id,labels\n" + "".join(f"{name},{('rust', 'rust|scab', 'scab')[i % 3]}\n" for i, name in enumerate(NAMES))
     source = open_tree(tmp_path, flat("images/") | {"x.csv": text.encode()})
     assert source.class_differences == (
+        "the classes of 12 images are those of x.csv, labels",
         "1 classes look like several labels of one image and count as classes, as 'rust|scab'",
     )
 
@@ -613,11 +613,9 @@ def test_numbers_of_held_out_images_are_those_that_a_list_of_train_has_for_the_f
     val = "".join(f"{name}.jpg {numbers[label]}\n" for name, label in TRUTH.items())
     files = divided("train/") | flat("val/") | {"meta/train.txt": rows.encode(), "meta/val.txt": val.encode()}
     source = open_tree(tmp_path, files)
-    assert (source.classes, labels_of(source, VAL), source.unused) == (
-        CLASSES,
-        TRUTH,
-        ("2 files that are no images, first meta/train.txt",),
-    )
+    assert (source.classes, labels_of(source, VAL), source.unused) == (CLASSES, TRUTH, ())
+    said = "the classes of 12 images in val/ are those of meta/val.txt, number 2, by the numbers in meta/train.txt"
+    assert source.class_differences == (said,)
     with pytest.raises(ConfigError, match=r"meta/val\.txt names images, but no column of it has these classes"):
         open_tree(tmp_path / "2", {name: one for name, one in files.items() if name != "meta/train.txt"})
 
@@ -632,3 +630,57 @@ def test_a_row_about_another_file_names_no_image_although_only_zeros_differ(tmp_
     source = open_tree(tmp_path, tree, allow_partial=True)
     assert labels_of(source, VAL) == {f"{i:05}": str(i % 3) for i in range(9)}
     assert any("Meta" in line for line in source.unused), source.unused
+
+
+def test_tables_that_are_read_are_said_and_others_that_name_images_are_named(tmp_path: Path) -> None:
+    """As in GTSRB, whose ``Test.csv`` has the classes of its test folder, and in MURA, whose tables name folders."""
+    files = (
+        divided("train/") | flat("test/") | {"Test.csv": table("10,test/{n}.jpg,{c}", "Width,Path,ClassId").encode()}
+    )
+    files["notes.txt"] = b"Photographs of 3 classes\n"
+    source = open_tree(tmp_path, files)
+    said = "the classes of 12 images in test/ are those of Test.csv, ClassId"
+    assert (labels_of(source, VAL), source.class_differences) == (TRUTH, (said,))
+    assert source.unused == ("1 files that are no images, first notes.txt",)
+    lists = {
+        "train_image_paths.csv": "".join(f"set/train/{label}/{i}.jpg\n" for label in CLASSES for i in range(3)),
+        "train_labeled_folders.csv": "".join(f"set/train/{label}/,{i}\n" for i, label in enumerate(CLASSES)),
+    }
+    source = open_tree(tmp_path, {name: text.encode() for name, text in lists.items()})
+    named = (
+        "2 tables that name images or their folders and are not used (train_image_paths.csv, train_labeled_folders.csv)"
+    )
+    assert source.unused[0] == f"{named}, first train_image_paths.csv"
+
+
+@pytest.mark.parametrize("has_labels", [False, True])
+def test_images_that_a_table_of_test_lists_without_classes_are_only_counted(has_labels: bool, tmp_path: Path) -> None:
+    """As in Leaf Classification, whose ``test.csv`` has the features of train without the species."""
+    train = "id,species,margin\n" + "".join(f"{n},{c},0.{i % 3}\n" for i, (n, c) in enumerate(TRUTH.items()))
+    test = f"id,{'truth' if has_labels else 'margin'}\n" + "".join(f"{500 + i},0.{i % 3}\n" for i in range(12))
+    files = flat("images/") | {f"images/{500 + i}.jpg": photo(i + 50) for i in range(12)}
+    files |= {"train.csv": train.encode(), "test.csv": test.encode()}
+    if has_labels:
+        with pytest.raises(ConfigError, match="12 of 24 files would not be used: 12 images without a label"):
+            open_tree(tmp_path, files)
+    else:
+        source = open_tree(tmp_path, files)
+        assert labels_of(source, TRAIN) == TRUTH
+        assert source.unused[0].startswith("12 images without a label in the CSV file (no file has their classes")
+
+
+@pytest.mark.parametrize(("header", "is_certain"), [("id,boneage,male", False), ("id,boneage,label", True)])
+def test_the_only_column_of_classes_beside_a_measurement_is_asked_for(
+    header: str, is_certain: bool, tmp_path: Path
+) -> None:
+    """As the sex beside the age in the bone age challenge of the RSNA, which the set is about."""
+    rows = "".join(f"{n},{5 + 7 * i},{i % 2 == 0}\n" for i, n in enumerate(NAMES))
+    files = flat("images/") | {"x.csv": f"{header}\n{rows}".encode()}
+    if is_certain:
+        assert open_tree(tmp_path, files).classes == ("False", "True")
+    else:
+        with pytest.raises(
+            ConfigError, match=r"has the columns boneage, male; which one has the classes\? data\.label"
+        ):
+            open_tree(tmp_path, files)
+        assert open_tree(tmp_path, {}, label_field="male").classes == ("False", "True")
