@@ -175,7 +175,7 @@ def _describe_inside(
     inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
     if data.group_level is not None and nested.are_at_level(inside, data.group_level):
         inside = {}  # the groups of each class, as its patients
-    shared = nested.describe_shared(inside, pictures if parts == splits.WHOLE else ())
+    shared = nested.describe_shared(inside, pictures if parts == splits.WHOLE and not data.train_folders else ())
     if data.train_folders:
         return shared or nested.describe_nested(inside)
     if shared and parts == splits.WHOLE:

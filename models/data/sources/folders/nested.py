@@ -143,7 +143,8 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
 
     Args:
         inside: Paths below each class, as ``group_by_class`` returns them.
-        images: Paths of all images, if the top folders may be splits, of which that with the most images is train.
+        images: Paths of all images, if the top folders may be splits, of which that with the most images is train;
+            without them the remark is short, since the splits are known and so are most of the other readings.
     """
     below = {folder: _branches(paths) for folder, paths in inside.items()}
     shared = _find_shared({folder: folders for folder, (_, folders) in below.items()}) or _find_known(inside, below)
@@ -152,8 +153,16 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
     top = min((folder for folder, (_, folders) in below.items() if folders), default=min(below))
     prefix = below[top][0]
     one, level = f"{top}{prefix}".rstrip("/"), 2 + prefix.count("/")
+    what = (
+        f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
+    )
+    if not images:
+        return (
+            f"{what}data.class_level={level} takes them as the classes, "
+            f"data.group_level={level} keeps each in one split",
+        )
     are_splits = ""
-    if images and level == 2 and len(inside) <= _FEW and not short_kinds(shared):
+    if level == 2 and len(inside) <= _FEW and not short_kinds(shared):
         counts = Counter(name.partition("/")[0] for name in images)
         train, *held_out = sorted((folder.rstrip("/") for folder in inside), key=lambda folder: -counts[folder])
         are_splits = (
@@ -161,9 +170,9 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
             f"data.val_folders=[{','.join(sorted(held_out))}] takes them; "
         )
     return (
-        f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
-        f"{are_splits}if they are the classes, data.class_level={level} takes them, with data.group_level=1 if all "
-        "images of a folder above them, as of a patient, are to be in one split, or data.train_folders and "
+        f"{what}{are_splits}"
+        f"if they are the classes, data.class_level={level} takes them, with data.group_level=1 if all images "
+        "of a folder above them, as of a patient, are to be in one split, or data.train_folders and "
         f"data.val_folders name the folders above them, and data.train_folders=[{one}] takes those of one alone, as of "
         "several versions of a set; if they are groups, as the patients of every class, "
         f"data.group_level={level} keeps each in one split; "
