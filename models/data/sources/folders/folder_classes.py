@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
@@ -25,6 +26,7 @@ from models.data.sources.tables.numbered_classes import read_numbered_labels
 
 log = logger()
 _FEW_TABLES, _SEARCHED_BYTES = 20, 2**24  # of tables in the folder above
+_CHUNK = re.compile(r"[0-9a-f]{1,3}")  # name of a folder that has some images of a large set, as 000 or 0/2/b
 _TO_PREDICT = " (named as images to predict; data.train_folders=[.] takes all folders as classes)"
 _NO_CLASSES = " (no file has their classes, so they are in no split)"
 
@@ -310,7 +312,10 @@ def label_images(tree: Tree, parts: Mapping[str, int], classes: Classes, *, expl
     for top, part in parts.items():
         if part == TRAIN or top in labelled:
             continue
-        is_test = split_names.split_of(top) == "test" and all(map(split_names.names_no_class, folders_below(tree, top)))
+        is_test = split_names.split_of(top) == "test" and all(
+            split_names.names_no_class(one) or (not classes.are_folders and _CHUNK.fullmatch(one.lower()))
+            for one in folders_below(tree, top)
+        )
         images = [tree.top + name for name in tree.images if name.startswith(top)]
         file = unread_labels.find_unused_table(tree.files, images) if is_test and not classes.labels else ""
         file = file or (unread_labels.find_unread_labels(tree.files, images) if is_test else "")

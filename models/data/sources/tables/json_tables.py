@@ -22,6 +22,10 @@ JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # the last of SageMaker
 CATEGORY = "category"  # header of the column with the categories of COCO's annotations
 _SPLIT = "split"
 _FILE = re.compile(r"\.\w{2,4}$")  # the end of the name of one
+# Keys of the images of COCO and Herbarium 2022, of which none has a class.
+_FACTS = frozenset(
+    ("id", "image_id", "file_name", "width", "height", "license", "coco_url", "flickr_url", "date_captured")
+)
 _NAME = "name"  # header of the keys of an object with an object for each image
 
 
@@ -150,6 +154,17 @@ def _has_files(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(one, str) and _FILE.search(one) for one in value)
 
 
+def lists_images(text: str) -> bool:
+    """Whether JSON describes images as COCO does, without annotations, or lists such images, as those of a test."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(content, list):
+        return bool(content) and all(isinstance(one, dict) and one.keys() <= _FACTS for one in content)
+    return isinstance(content, dict) and isinstance(content.get("images"), list) and not content.get("annotations")
+
+
 def read_json_names(text: str) -> list[str]:
     """Returns the texts of a list in JSON, as of names of images; empty for what is no such list."""
     try:
@@ -172,14 +187,21 @@ def _read_records(records: Sequence[Any]) -> list[list[str]]:
 
 
 def _read_annotations(images: Sequence[Any], annotations: Sequence[Any], categories: Any) -> list[list[str]]:
-    """Returns a row for each annotation of an image: its file and its category, by name unless names repeat."""
-    files = {_as_text(one.get("id")): _as_text(one.get("file_name")) for one in images if isinstance(one, dict)}
+    """Returns a row for each annotation of an image: its file and its category, by name unless names repeat.
+
+    The keys are those of COCO, or those of Herbarium 2022: ``image_id``, ``category_id`` and ``scientificName``.
+    """
+    files = {
+        _as_text(one.get("id", one.get("image_id"))): _as_text(one.get("file_name"))
+        for one in images
+        if isinstance(one, dict)
+    }
     known: Mapping[str, str] = {
-        _as_text(one.get("id")): _as_text(one.get("name"))
+        _as_text(one.get("id", one.get("category_id"))): _as_text(one.get("name", one.get("scientificName")))
         for one in (categories if isinstance(categories, list) else ())
         if isinstance(one, dict)
     }
-    if len(set(known.values())) < len(known):
+    if len(set(known.values())) < len(known) or not all(known.values()):
         known = {}
     rows = []
     for one in annotations:

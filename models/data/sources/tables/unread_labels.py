@@ -13,7 +13,7 @@ from models.data.sources.files.archive import Files
 from models.data.sources.split_names import split_of
 from models.data.sources.tables.csv_labels import NO_CLASSES, are_classes, header_of
 from models.data.sources.tables.image_names import index_images, match_name, names_one
-from models.data.sources.tables.json_tables import JSON_LINES
+from models.data.sources.tables.json_tables import JSON_LINES, lists_images
 from models.data.sources.tables.matlab import MATLAB
 from models.data.sources.tables.reading import (
     MAX_BYTES,
@@ -254,9 +254,10 @@ def find_unread_labels(files: Files, images: Sequence[str]) -> str:
             packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
             is_about = name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES)
             is_about = is_about and files.sizes[row] >= _LABEL_BYTES * len(images)
-            if is_about and "test" not in kinds and name.endswith(".json"):
+            if is_about and name.endswith(".json"):
                 text = decode(files.read(row))
-                is_about = names_one(text, images) or has_one_for_each(text, len(images))
+                may_be = "test" in kinds or names_one(text, images) or has_one_for_each(text, len(images))
+                is_about = may_be and not lists_images(text)
         if is_about:
             return path
     return ""

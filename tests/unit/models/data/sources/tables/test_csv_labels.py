@@ -684,3 +684,17 @@ def test_the_only_column_of_classes_beside_a_measurement_is_asked_for(
         ):
             open_tree(tmp_path, files)
         assert open_tree(tmp_path, {}, label_field="male").classes == ("False", "True")
+
+
+def test_folders_of_test_that_are_the_beginnings_of_names_are_no_classes(tmp_path: Path) -> None:
+    """As ``test/0/2/b/02bf01.jpg`` of the landmark sets, beside ``train.csv``."""
+    names = [f"{i:x}{i + 2:x}b{i:03d}" for i in range(12)]
+    files = {
+        f"{split}/{n[0]}/{n[1]}/{n[2]}/{n}{split}.jpg": photo(i)
+        for i, n in enumerate(names)
+        for split in ("train", "test")
+    }
+    rows = "".join(f"{n}train,{i % 3 * 7}\n" for i, n in enumerate(names))
+    source = open_tree(tmp_path, files | {"train.csv": f"id,landmark_id\n{rows}".encode()})
+    assert (source.classes, np.bincount(source.split).tolist()) == (("0", "7", "14"), [12])
+    assert source.unused[0].startswith("12 images without a label in test/ (no file has their classes")

@@ -146,3 +146,44 @@ def test_a_folder_of_an_export_named_default_is_no_class(tmp_path: Path) -> None
     files = {f"images/default/{i:03d}.jpg": photo(i) for i in range(8)} | {"annotations/default.json": b"{}"}
     with pytest.raises(ConfigError, match=r"all images are in default/, which names no class"):
         open_tree(tmp_path, files)
+
+
+def herbarium(is_old: bool) -> dict[str, bytes]:
+    """Returns images of three species in folders by the digits of their numbers, and a test without categories."""
+    above, keys = ("train/images", ("id", "name")) if is_old else ("train_images", ("category_id", "scientificName"))
+    images = {
+        f"{above}/{number // 100:03d}/{number % 100:02d}/{number:05d}__{i:03d}.jpg": number
+        for number in (0, 1, 105)
+        for i in range(6)
+    }
+    numbers = {name: i if is_old else Path(name).stem for i, name in enumerate(images)}
+    key = "id" if is_old else "image_id"
+    tops = len(above.partition("/")[0]) + 1
+    train = {
+        "annotations": [{"category_id": label, "image_id": numbers[name]} for name, label in images.items()],
+        "images": [{key: numbers[name], "file_name": name[tops:], "license": 1} for name in images],
+        "categories": [{keys[0]: number, keys[1]: f"Abies {number}"} for number in (0, 1, 105)],
+    }
+    folder = above.replace("train", "test")
+    tests = [f"{folder}/000/{'00/' * is_old}test-{i:04d}.jpg" for i in range(12)]
+    listed = [{key: i, "file_name": name[tops - 1 :], "license": 1} for i, name in enumerate(tests)]
+    files = {name: photo(i) for i, name in enumerate([*images, *tests])}
+    end = f"{'/' if is_old else '_'}metadata.json"
+    texts = {"train": train, "test": {"images": listed} if is_old else listed}
+    return files | {f"{split}{end}": json.dumps(text).encode() for split, text in texts.items()}
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_species_of_the_herbarium_sets_are_read_and_their_test_is_only_counted(
+    is_old: bool, tmp_path: Path
+) -> None:
+    """In 2022 the folder 000 of test, which has a part of its images, was taken as a class."""
+    files = herbarium(is_old)
+    if not is_old:
+        with pytest.raises(
+            ConfigError, match=r"3 categories by train_metadata\.json, and 2 folders would be the classes"
+        ):
+            open_tree(tmp_path, files)
+    source = open_tree(tmp_path, files, label_field="category")
+    assert (source.classes, counts(source)) == (("Abies 0", "Abies 1", "Abies 105"), [18, 0, 0])
+    assert source.unused[0].startswith("12 images without a label in test")
