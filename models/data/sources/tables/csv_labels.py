@@ -25,7 +25,7 @@ from models.data.sources.split_names import SPLIT_WORDS, split_of
 from models.data.sources.tables.class_lists import as_mark, take_lists
 from models.data.sources.tables.json_tables import JSON
 from models.data.sources.tables.object_cells import divide_objects
-from models.data.sources.tables.reading import Table, cell_of, read_tables, warn_of_predictions
+from models.data.sources.tables.reading import Table, cell_of, join_words, read_tables, warn_of_predictions
 from models.data.sources.tables.split_columns import find_column, find_kinds
 
 log = logger()
@@ -134,7 +134,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> Sta
     unclear: list[str] = []
     warn_of_predictions(files)
     lists, remaining = take_lists(list(read_tables(files, images)), files.root)
-    tables = [(divide_objects(table), key) for table, key in remaining]
+    tables = [(divide_objects(join_words(table, key)), key) for table, key in remaining]
     read = [(table, key, *_find_classes(table, key, column)) for table, key in tables]
     read = _without_guesses(read, column)
     for table, _, _, stated in read:

@@ -82,6 +82,23 @@ class Table:
         return (not self.is_bare and cell_of(self.header, number)) or f"number {number + 1}"
 
 
+def join_words(table: Table, key: int) -> Table:
+    """Returns a list without a header of names and labels of several words with these in one column.
+
+    As ``1345202 British Aerospace`` beside ``1025794 Boeing`` of FGVC-Aircraft. Words that begin other labels, too,
+    are several labels of an image.
+    """
+    rows = [row for some in table.rows.values() for row in some]
+    is_bare = any(table.header in some for some in table.rows.values())
+    if not is_bare or key != 0 or len(set(map(len, rows))) == 1 or not table.path.lower().endswith((".txt", ".lst")):
+        return table
+    first, further = {cell_of(row, 1) for row in rows}, {word for row in rows for word in row[2:]}
+    if any(" " in cell or "," in cell for row in rows for cell in row) or not first.isdisjoint(further):
+        return table
+    joined = {image: [[row[0], " ".join(row[1:])] for row in some] for image, some in table.rows.items()}
+    return Table(table.path, next(iter(joined.values()))[0], joined, table.others)
+
+
 def read_tables(files: Files, images: Sequence[str], suffixes: tuple[str, ...] = TABLES) -> Iterator[tuple[Table, int]]:
     """Yields each table that names images, without those of predictions, and the number of the column that does."""
     return _read_tables(files, images, lambda name: name.lower().endswith(suffixes) and not is_of_predictions(name))

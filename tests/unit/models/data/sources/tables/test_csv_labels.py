@@ -698,3 +698,16 @@ def test_folders_of_test_that_are_the_beginnings_of_names_are_no_classes(tmp_pat
     source = open_tree(tmp_path, files | {"train.csv": f"id,landmark_id\n{rows}".encode()})
     assert (source.classes, np.bincount(source.split).tolist()) == (("0", "7", "14"), [12])
     assert source.unused[0].startswith("12 images without a label in test/ (no file has their classes")
+
+
+def test_labels_of_several_words_in_a_list_without_a_header_are_whole(tmp_path: Path) -> None:
+    """As ``images_manufacturer_train.txt`` of FGVC-Aircraft, of which there is one for each level of its classes."""
+    words = {"ant": "Airbus", "bee": "British Aerospace", "cat": "Douglas Aircraft Company"}
+    files = flat("images/") | {"maker.txt": "".join(f"{n} {words[c]}\n" for n, c in TRUTH.items()).encode()}
+    source = open_tree(tmp_path, files)
+    assert labels_of(source, TRAIN) == {name: words[label] for name, label in TRUTH.items()}
+    other = "".join(f"{n} {'A320' if c == 'ant' else 'BAE 146'}\n" for n, c in TRUTH.items())
+    with pytest.raises(
+        ConfigError, match=r"is A320 and Airbus, in family\.txt and maker\.txt; keep one"
+    ):
+        open_tree(tmp_path, {"family.txt": other.encode()})
