@@ -186,6 +186,10 @@ def _describe_columns(table: Table, others: Sequence[int]) -> str:
     """Returns a line about a table in which no column has the classes for certain, for a message."""
     with_text = [number for number in others if any(map(any, table.column(number).values()))]
     shown = ", ".join(map(table.name, with_text or others))
+    if not table.has_header:
+        return (
+            f"{table.path} names the images and has {len(table.header)} columns without names, which a first line gives"
+        )
     return f"{table.path} names the images and has the columns {shown}{_NO_TEXT * (not with_text)}"
 
 

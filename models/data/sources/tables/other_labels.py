@@ -156,7 +156,7 @@ def _find_others(table: Table, key: int, folders: Mapping[str, str]) -> list[int
 
     The columns of a list without a header may be anything.
     """
-    if any(table.header in rows for rows in table.rows.values()):
+    if not table.has_header:
         return []
     splits = find_column(table)[0]
     columns = []
@@ -167,11 +167,16 @@ def _find_others(table: Table, key: int, folders: Mapping[str, str]) -> list[int
         pairs = _pair(table, number, folders)
         if pairs and _are_equal(pairs):
             is_of_all = len(set(folders.values())) == len(pairs) < len(table.rows)  # and no number of each image
-            if is_of_all and _SUBJECTS.isdisjoint(words_of(header)):
+            if is_of_all and not _names_subjects(table.name(number)):
                 return []
         elif are_classes(table.column(number)):
             columns.append(number)
     return columns
+
+
+def _names_subjects(header: str) -> bool:
+    """Whether a column has a text for each patient or the like, as ``PatientID`` and ``subject_id``."""
+    return any(word.removesuffix("id") in _SUBJECTS for word in words_of(header))
 
 
 def _refuse_subjects(root: str, table: Table, columns: Sequence[int], folders: _Folders, as_folders: str) -> NoReturn:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 
 from conf.text import logger
 from models.data.sources.files.archive import Files
@@ -51,10 +51,15 @@ class Table:
         """Returns the texts of a column by image."""
         return {image: {cell_of(row, number) for row in rows} for image, rows in self.rows.items()}
 
+    @cached_property
+    def has_header(self) -> bool:
+        """Whether its first row is not that of an image."""
+        return not any(self.header in rows for rows in self.rows.values())
+
     @property
     def is_bare(self) -> bool:
-        """Whether it has two columns, and no header: its first row is that of an image."""
-        return len(self.header) == 2 and any(self.header in rows for rows in self.rows.values())
+        """Whether it has two columns, and no header."""
+        return len(self.header) == 2 and not self.has_header
 
     def describe_rows(self, labels: Collection[str] = ()) -> str:
         """Returns a remark on rows of images that are absent, or with more columns than the header; empty for none.
@@ -79,7 +84,7 @@ class Table:
 
     def name(self, number: int) -> str:
         """Returns the header of a column, for messages."""
-        return (not self.is_bare and cell_of(self.header, number)) or f"number {number + 1}"
+        return (self.has_header and cell_of(self.header, number)) or f"number {number + 1}"
 
 
 def join_words(table: Table, key: int) -> Table:
@@ -89,8 +94,12 @@ def join_words(table: Table, key: int) -> Table:
     are several labels of an image.
     """
     rows = [row for some in table.rows.values() for row in some]
-    is_bare = any(table.header in some for some in table.rows.values())
-    if not is_bare or key != 0 or len(set(map(len, rows))) == 1 or not table.path.lower().endswith((".txt", ".lst")):
+    if (
+        table.has_header
+        or key != 0
+        or len(set(map(len, rows))) == 1
+        or not table.path.lower().endswith((".txt", ".lst"))
+    ):
         return table
     first, further = {cell_of(row, 1) for row in rows}, {word for row in rows for word in row[2:]}
     if any(" " in cell or "," in cell for row in rows for cell in row) or not first.isdisjoint(further):
@@ -310,7 +319,8 @@ def _read_table(
 def _find_header(rows: Sequence[list[str]], first: int, named: Sequence[list[str]], key: int) -> list[str]:
     """Returns the first row with as many columns as most rows of images have, or the headers of all but the first.
 
-    As in CelebA's ``list_attr_celeba.txt``, whose column of names has no header.
+    As in CelebA's ``list_attr_celeba.txt``, whose column of names has no header. Of several comments only the first may
+    be a header, as of ``annotations/list.txt`` of Oxford-IIIT Pet.
 
     Args:
         rows: All rows.
@@ -319,20 +329,22 @@ def _find_header(rows: Sequence[list[str]], first: int, named: Sequence[list[str
         key: The column of their names.
     """
     widths = Counter(map(len, named))
-    header = next((row for row in rows[:first] if len(row) in widths), None)
+    comments = [row for row in rows[:first] if row[0].startswith("#")]
+    above = [row for row in rows[:first] if not any(row is comment for comment in comments[1:])]
+    header = next((row for row in above if len(row) in widths), None)
     if header is not None:
         return header
     width = widths.most_common(1)[0][0]
-    above = next((row for row in rows[:first] if len(row) == width - 1), None)
+    shorter = next((row for row in above if len(row) == width - 1), None)
     if (
-        above is not None
+        shorter is not None
         and key == 0
         and width > 2
         and len(widths) == 1
         and any(cell_of(row, width - 1) for row in named)
     ):
-        return ["", *above]
-    return next(row for row in rows if len(row) == width)
+        return ["", *shorter]
+    return next(row for row in named if len(row) == width)
 
 
 def cell_of(row: Sequence[str], number: int) -> str:

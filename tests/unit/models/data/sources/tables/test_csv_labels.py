@@ -707,7 +707,15 @@ def test_labels_of_several_words_in_a_list_without_a_header_are_whole(tmp_path: 
     source = open_tree(tmp_path, files)
     assert labels_of(source, TRAIN) == {name: words[label] for name, label in TRUTH.items()}
     other = "".join(f"{n} {'A320' if c == 'ant' else 'BAE 146'}\n" for n, c in TRUTH.items())
-    with pytest.raises(
-        ConfigError, match=r"is A320 and Airbus, in family\.txt and maker\.txt; keep one"
-    ):
+    with pytest.raises(ConfigError, match=r"is A320 and Airbus, in family\.txt and maker\.txt; keep one"):
         open_tree(tmp_path, {"family.txt": other.encode()})
+
+
+def test_the_second_of_several_comments_is_no_header(tmp_path: Path) -> None:
+    """As in ``annotations/list.txt`` of Oxford-IIIT Pet, where ``Class`` was the header of the column of species."""
+    rows = "".join(f"{n} {1 + CLASSES.index(c)} {1 + (c == 'cat')} 1\n" for n, c in TRUTH.items())
+    text = f"#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n{rows}"
+    with pytest.raises(
+        ConfigError, match=r"list\.txt names the images and has 4 columns without names, .*; which one has the classes"
+    ):
+        open_tree(tmp_path, flat("images/") | {"list.txt": text.encode()})

@@ -65,6 +65,7 @@ def views(count: int, folder: str = "patient{:05d}/study1") -> list[str]:
         (views(1), "Path,Sex,Age,Edema,Mass", "set-small/{name},{sex},{i},{mark},", "Sex, Edema"),
         (views(2), "Path,Age,normal,edema,mass", "{name},{i},{one}", "normal, edema, mass"),
         (views(2), "dicom_id,subject_id,finding", "{name},{patient},{label}", "finding"),
+        (views(2), "path,PatientID,finding", "{name},{patient},{label}", "finding"),
         (views(2), "path,label", "{name},{label}", "label"),
         (views(5), "path,label", "{name},{label}", "label"),
         (views(2, "{:08x}"), "path,side,finding", "{name},left,{label}", "finding"),
