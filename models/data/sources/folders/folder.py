@@ -30,7 +30,8 @@ from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.tables import other_labels
 from models.data.sources.tables.names_of_numbers import name_numbers
 from models.data.sources.tables.reading import TABLES, describe_large
-from models.data.sources.tables.split_lists import SplitLists, read_split_lists
+from models.data.sources.tables.split_columns import SplitLists
+from models.data.sources.tables.split_lists import read_split_lists
 from models.data.sources.tables.unread_labels import describe_yaml, find_tables_about
 from models.data.sources.unused import Unused
 
