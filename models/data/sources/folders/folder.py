@@ -106,9 +106,9 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     tops, trains = parts, [top for top, part in parts.items() if part == TRAIN]
     entries = Listing(tree.files, classes.names)
     known = _add_images(data, tree, parts, entries, unused, classes)
-    unnamed = _name_classes(data, tree, entries)
+    unnamed, paths = _name_classes(tree, entries)
     inside = _describe_inside(data, tree, parts, pictures, classes, entries)
-    stated, paths = tuple(filter(None, (classes.said, *known.said))), {*classes.paths, *known.paths}
+    stated, paths = tuple(filter(None, (classes.said, *known.said))), {*paths, *classes.paths, *known.paths}
     if set(entries.split) <= {TRAIN} and data.train_folders != [splits.WHOLE_TREE]:  # held-out folders may lack labels
         lists, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
         stated, paths = (*stated, *filter(None, (lists.said,))), paths | set(lists.paths)
@@ -139,20 +139,19 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     return source
 
 
-def _name_classes(data: schema.Data, tree: Tree, entries: Listing) -> tuple[str, ...]:
+def _name_classes(tree: Tree, entries: Listing) -> tuple[tuple[str, ...], set[str]]:
     """Gives numbered classes the names that a list in the tree has, in the order of the numbers.
 
     Returns:
-        A remark on a list that does not fit.
+        A remark on the list, or on one that does not fit, and the list if its names are taken.
     """
-    names, said = name_numbers(tree.files, entries.classes)
+    names, said, path = name_numbers(tree.files, entries.classes)
     if not names:
-        return (said,) if said else ()
-    log.info("%s: %s", data.name, said)
+        return (said,) if said else (), set()
     rank = {number: label for label, number in enumerate(names)}
     entries.labels = [rank[entries.classes[label]] for label in entries.labels]
     entries.classes = list(names.values())
-    return ()
+    return (said,), {path}
 
 
 def _describe_inside(

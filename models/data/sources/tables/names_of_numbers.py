@@ -34,7 +34,7 @@ def is_number(text: str) -> bool:
     return text.isdecimal() and text.isascii()
 
 
-def name_numbers(files: Files, classes: Sequence[str]) -> tuple[dict[str, str], str]:
+def name_numbers(files: Files, classes: Sequence[str]) -> tuple[dict[str, str], str, str]:
     """Returns the name of each class, if all classes are numbers and one list in the tree names them; and what is said.
 
     Args:
@@ -42,11 +42,11 @@ def name_numbers(files: Files, classes: Sequence[str]) -> tuple[dict[str, str], 
         classes: Names of the classes.
 
     Returns:
-        Names by number, empty without such a list, and a line about it, also about one that does not fit.
+        Names by number, empty without such a list; a line about it, also about one that does not fit; and its path.
     """
     numbers = {one: int(one) for one in classes if is_number(one)}
     if not len(set(numbers.values())) == len(classes) > 1:
-        return {}, ""
+        return {}, "", ""
     named: dict[str, dict[str, str]] = {}
     others: list[str] = []
     for row, path in enumerate(files.names):
@@ -64,12 +64,13 @@ def name_numbers(files: Files, classes: Sequence[str]) -> tuple[dict[str, str], 
                 others.append(f"{path} ({len(names)} names)")
     shown = list_some(sorted(classes, key=int))
     if len({tuple(one.items()) for one in named.values()}) > 1:
-        return {}, f"classes keep the names {shown}: {list_some(sorted(named))} differ in how they name them"
+        return {}, f"classes keep the names {shown}: {list_some(sorted(named))} differ in how they name them", ""
     if named:
         path, chosen = min(named.items())
         pairs = ", ".join(f"{number} is {name}" for number, name in list(chosen.items())[:_SHOWN])
-        return chosen, f"{path} names the {len(chosen)} numbered classes: {pairs}{' ...' * (len(chosen) > _SHOWN)}"
-    return {}, f"classes keep the names {shown}: {list_some(sorted(others))} does not fit them" if others else ""
+        said = f"{path} names the {len(chosen)} numbered classes: {pairs}{' ...' * (len(chosen) > _SHOWN)}"
+        return chosen, said, path
+    return {}, f"classes keep the names {shown}: {list_some(sorted(others))} does not fit them" if others else "", ""
 
 
 def _may_name(path: str) -> bool:

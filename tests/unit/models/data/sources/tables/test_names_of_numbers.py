@@ -106,5 +106,10 @@ def test_words_keep_their_names_beside_a_list(tmp_path: Path) -> None:
 def test_a_table_of_labels_is_no_list_of_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = "image,label\n" + "".join(f"{i}.jpg,{i % 3}.0\n" for i in range(12))
     source = open_tree(tmp_path, flat("images/") | {"labels.csv": table.encode(), "classes.txt": b"ant\nbee\ncat"})
-    assert (source.classes, source.class_differences[1:]) == (("ant", "bee", "cat"), ())
+    labels, names = source.class_differences
+    assert (source.classes, labels) == (
+        ("ant", "bee", "cat"),
+        "the classes of 12 images are those of labels.csv, label",
+    )
+    assert (names.startswith("classes.txt names the 3 numbered classes: 0 is ant"), source.unused) == (True, ())
     assert "names are of several classes" not in caplog.text
