@@ -164,7 +164,7 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
     are_splits = ""
     if level == 2 and len(inside) <= _FEW and not short_kinds(shared):
         counts = Counter(name.partition("/")[0] for name in images)
-        train, *held_out = sorted((folder.rstrip("/") for folder in inside), key=lambda folder: -counts[folder])
+        train, *held_out = sorted((one.rstrip("/") for one in inside), key=lambda one: (-counts[one], one))
         are_splits = (
             f"if {', '.join(sorted([train, *held_out]))} are splits, data.train_folders=[{train}] "
             f"data.val_folders=[{','.join(sorted(held_out))}] takes them; "

@@ -201,31 +201,38 @@ def find_tables_about(files: Files, images: Sequence[str]) -> list[str]:
 
     As ``train_labeled_studies.csv`` of MURA, which has a row for each folder of images.
     """
-    index = index_images(images)
-    folders = index_images({image.rpartition("/")[0] for image in images} - {""})
-    rows = [
-        row
-        for row, path in enumerate(files.names)
-        if path.lower().endswith((*SUFFIXES, *JSON_LINES, ".json"))
-        and path.rpartition("/")[2].rpartition(".")[0] not in index  # boxes or a caption of one image
-        and files.sizes[row] > 0
-    ]
+    suffixes = (*SUFFIXES, *JSON_LINES, ".json")
+    rows = [row for row, path in enumerate(files.names) if path.lower().endswith(suffixes) and files.sizes[row] > 0]
+    if not rows:
+        return []
+    # The few names in the tables are looked for among those of the images: an index of a large set takes long.
+    stems = {_stem_of(files.names[row]) for row in rows}
+    of_images = {stem for image in images if (stem := _stem_of(image)) in stems}  # boxes or a caption of one image
+    rows = [row for row in rows if _stem_of(files.names[row]) not in of_images]
     heads = dataclasses.replace(files, sizes=np.minimum(files.sizes, _HEAD_BYTES)).reader(rows)
-    about = []
-    for number, row in enumerate(rows):
-        name = files.names[row].lower()
-        for line in decode(heads(number)).splitlines()[:_FEW]:
-            cells = [cell.strip(" '\"") for cell in re.split(r'[,;\t|"]', line) + line.split()]
-            cells = [cell for cell in cells if not name.endswith(".txt") or "." in cell or len(cell) > _SHORT]
-            if any(_names_any(cell, index, folders) for cell in cells):
-                about.append(files.names[row])
-                break
-    return about
+    named = {files.names[row]: _names_in(heads(number), files.names[row]) for number, row in enumerate(rows)}
+    every = set().union(*named.values())
+    known = {text for image in images for text in (image.rpartition("/")[2], _stem_of(image)) if text in every}
+    known |= {"/".join(folder.split("/")[-2:]) for folder in {image.rpartition("/")[0] for image in images}} & every
+    return [path for path, texts in named.items() if not texts.isdisjoint(known)]
 
 
-def _names_any(cell: str, index: Mapping[str, str | None], folders: Mapping[str, str | None]) -> bool:
-    is_path = "/" in cell.strip("/")
-    return match_name(cell, index) is not None or (is_path and match_name(cell.strip("/"), folders) is not None)
+def _stem_of(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
+
+
+def _names_in(head: bytes, path: str) -> set[str]:
+    """Returns what may be names of images, or the last two folders of a path, in the first lines of a table."""
+    texts: set[str] = set()
+    for line in decode(head).splitlines()[:_FEW]:
+        for cell in re.split(r'[,;\t|"]', line) + line.split():
+            whole = cell.strip(" '\"").replace("\\", "/").rstrip("/")
+            if "." in whole or len(whole) > _SHORT or not path.lower().endswith(".txt"):
+                name = whole.rpartition("/")[2]
+                texts |= {name, _stem_of(name)}
+                texts |= {"/".join(whole.split("/")[-2:])} if "/" in whole else set()
+    return texts - {""}
 
 
 def find_unread_labels(files: Files, images: Sequence[str]) -> str:
