@@ -88,7 +88,7 @@ class Data:
     # Folders of train and of val of a folder, whatever their names; those beside the ones of val are train if only they
     # are named, and [.] takes all folders as classes; empty = recognized by their names.
     train_folders: list[str] = field(default_factory=list, metadata=NEWEST)
-    # As train_folders, for val.
+    # As train_folders, for val; [.] takes all folders as classes and all images as val, for evaluate.
     val_folders: list[str] = field(default_factory=list, metadata=NEWEST)
     # Level of the folders that are the classes of a folder, counted below the top or the folder of a split: 1 = the
     # first, 2 = those in it (as of PATIENT/CLASS/IMAGE), -1 = the folder that each image is in.
@@ -167,11 +167,7 @@ class Data:
                 not getattr(self, key) or self.source in (MISSING, "folder"),
                 f"data.{key} is for data=folder, not for {self.source}",
             )
-        require(
-            "." not in [*self.train_folders, *self.val_folders]
-            or (self.train_folders, self.val_folders) == (["."], []),
-            "data.train_folders=[.] takes all folders as classes, so nothing stands beside it",
-        )
+        self._check_whole_tree()
         for key, default in (("class_level", 1), ("group_level", None)):
             require(
                 getattr(self, key) == default or self.source in (MISSING, "folder"),
@@ -197,6 +193,24 @@ class Data:
         require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
         require(self.max_side is None or self.max_side >= 32, f"data.max_side must be >= 32, is {self.max_side}")
 
+    def _check_whole_tree(self) -> None:
+        for key, other in (("train_folders", "val_folders"), ("val_folders", "train_folders")):
+            folders, beside = getattr(self, key), getattr(self, other)
+            require(
+                "." not in folders or (len(folders) == 1 and not beside),
+                f"data.{key}=[.] takes all folders as classes, so data.{key} has no other folder and data.{other} none",
+            )
+        for key, is_set in (
+            ("append", bool(self.append)),
+            ("folds", self.folds > 1),
+            ("frozen_val", self.frozen_val is not None),
+            ("group_level", self.group_level is not None),
+        ):
+            require(
+                not (is_set and self.is_only_val),
+                f"data.val_folders=[.] takes all images as val, and data.{key} is about images that are trained on",
+            )
+
     def _check_folds(self) -> None:
         require(self.folds > 0, f"data.folds must be > 0, is {self.folds}")
         require(0 <= self.fold < self.folds, f"data.fold must be in [0, data.folds={self.folds}), is {self.fold}")
@@ -209,6 +223,11 @@ class Data:
         )
         for key, is_set in (("frozen_val", self.frozen_val is not None), ("append", self.append)):
             require(not is_set, f"data.{key} keeps one val while the set grows: it cannot be had with data.folds > 1")
+
+    @property
+    def is_only_val(self) -> bool:
+        """Whether all images are val, so that they can be evaluated and not trained on."""
+        return self.val_folders == ["."]
 
     def for_seed(self, seed: int) -> Data:
         """The settings of the training with this seed, counted from 0: the seeds run over the folds."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from prefect import flow
 
 from conf import schema
+from conf.text import logger
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from flows.shard import without_accept, write_shards
@@ -23,6 +24,8 @@ from tasks.registry.register import fetch_registered
 from tasks.shard import ShardPlan, plan_shards
 
 FetchedVersion = tuple[schema.Model, tuple[str, str], str]  # network, URI and sha256 of its weights, NAME/VERSION
+
+log = logger()
 
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))
@@ -41,11 +44,25 @@ async def evaluate(
     config = replace(config, data=without_accept(config.data))
     plan = await plan_shards(config.data, config.storage, 1)  # a single class has an accuracy, too
     matched = await match_version(registered, config.data.augment, plan, config.storage, words)
-    job = describe_evaluation(config, matched, await write_shards(config.data, plan))
+    shards = await write_shards(config.data, plan)
+    warn_of_drawn_val(config.data, plan, shards)
+    job = describe_evaluation(config, matched, shards)
     result = replace(await evaluate_task(job, config, matched.exact), assumed=matched.assumed)
     result = await track_evaluation(job, config, result)
     await link_run(result.mlflow_run)
     return result
+
+
+def warn_of_drawn_val(data: schema.Data, plan: ShardPlan, shards: ShardResult) -> None:
+    """Says how many images of a folder are evaluated if it has no val of its own."""
+    if plan.is_val_drawn and data.source == "folder":
+        log.warning(
+            "%s has no split val: %s of its %s images, which are drawn, are evaluated; data.val_folders=[.] takes all "
+            "of them, and so also those that were trained on, if the model was trained on this folder",
+            data.name,
+            f"{shards.val:,}",
+            f"{shards.train + shards.minival + shards.val:,}",
+        )
 
 
 def refuse_other_network(model: schema.Model, registered: schema.Model, exact: str, overrides: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ user's. Jobs on Slurm get the same without ``SLURM_*`` and ``SBATCH_*``, pods on
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Dropped:
         embedded: Service that must be an embedded one for this row to count; empty for all.
         if_missing: Whether they are dropped only if they name no existing file or folder.
         if_starts: What the value begins with, in any case, where they are dropped; empty for any value.
+        unless: Pattern of the values with which they pass; empty for none.
         but: Names, as in ``names``, that pass nevertheless, because they change no numbers.
         said: Whether the log names them: who sets them expects an effect on speed or numbers.
     """
@@ -47,6 +49,7 @@ class Dropped:
     embedded: str = ""
     if_missing: bool = False
     if_starts: str = ""
+    unless: str = ""
     but: tuple[str, ...] = ()
     said: bool = False
 
@@ -94,6 +97,12 @@ DROPPED = (
         ),
         (COMMAND,),
         "checks of a debugged Python session: services took minutes to start, and logs held thousands of lines",
+    ),
+    Dropped(
+        ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT"),
+        (COMMAND,),
+        "OpenMP prints a line of its own about values that are no numbers of threads, such as 0",
+        unless=r"\s*\+?0*[1-9]\d*(\s*,\s*\+?0*[1-9]\d*)*\s*",
     ),
     Dropped(("WEED_*", "S3_BUCKET*", "S3_TABLE_BUCKET*"), (SERVICES,), "options of another SeaweedFS"),
     Dropped(
@@ -339,6 +348,7 @@ def _refuse_certificates(path: str, modified_ns: int, size: int) -> str | None: 
 def _drops(row: Dropped, name: str, value: str) -> bool:
     named = _is_one_of(name, row.names) and not _is_one_of(name, row.but)
     named = named and value.lower().startswith(row.if_starts)
+    named = named and not (row.unless and re.fullmatch(row.unless, value))
     # os.path.exists is False, where Path.exists raises, for a folder that may not be read; SSL_CERT_DIR is a list.
     return named and not (row.if_missing and any(os.path.exists(part) for part in value.split(os.pathsep)))  # noqa: PTH110
 

@@ -207,7 +207,11 @@ def _remedy(model: Sequence[str], data: Sequence[str]) -> str:
             "The classes of the model are numbers: take the data set without a list of their names (data.class_file, "
             "or one as classes.txt beside folders)"
         )
-    return "Take the data set that it was trained on"
+    return (
+        "Take the data set that it was trained on, or, if these are its classes by other names, give the classes those "
+        f"of the model, as {min(model)!r}: in the folders or the table of labels, or, of data=webdataset, in "
+        "data.class_file; imported weights get other names by published.class_file"
+    )
 
 
 def _spell(name: str) -> str:

@@ -14,7 +14,7 @@ from infra import store
 from infra.errors import ConfigError
 from infra.store.json_objects import read_object
 from models.data.loading.order import check_batch
-from models.data.sources.listing import require_classes
+from models.data.sources.listing import require_several
 from models.experiments import transfer as protocol
 from models.networks.efficientnet import block_strings
 from models.networks.packaged import FrozenNetwork
@@ -64,7 +64,7 @@ def train_job(
     """Describes one training job. Its key is a digest of the request, so the same request is the same job."""
     # Fail early: the trainer repeats these checks, but only after about 10 s of start-up.
     block_strings.decode(config.model.blocks)
-    require_classes(shards.name, shards.classes)
+    require_several(shards.name, shards.classes)
     check_division(config, recipe, shards.train if split == "train" else shards.train + shards.minival)
     job = schema.Job(
         kind="train",

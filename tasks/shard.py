@@ -36,6 +36,7 @@ class ShardPlan:
         version_name: Name by which a night may refuse it, also of the first; empty for a set that is not appended to.
         absent: Line about images that are not in the folder any more, but in the data set; empty for none.
         uncovered: Split, and the classes that have no image there.
+        is_val_drawn: Whether the source has no val of its own.
     """
 
     root: str
@@ -48,6 +49,7 @@ class ShardPlan:
     version_name: str = ""
     absent: str = ""
     uncovered: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    is_val_drawn: bool = False
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
@@ -76,12 +78,12 @@ async def plan_anew(data: schema.Data, storage: str) -> ShardPlan:
 
 def _plan(data: schema.Data, storage: str, fewest_classes: int = 1) -> ShardPlan:
     from models.data.shards import writer
-    from models.data.sources.listing import count_classes, require_classes
+    from models.data.sources.listing import require_classes
 
     def plan(data: schema.Data, storage: str) -> ShardLayout:
         layout = writer.plan(data, storage)
         if not data.append:
-            require_classes(data.name, count_classes(layout.source), fewest_classes)
+            require_classes(data, layout.source, fewest_classes)
         return layout
 
     return _lay_out(data, storage, plan)
@@ -124,6 +126,7 @@ def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str],
         layout.version_name if data.append else "",
         layout.absent,
         tuple(uncovered.items()),
+        not layout.source.own_val,
     )
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)

@@ -338,7 +338,7 @@ def _check_images(data: schema.Data, *, one_class: bool) -> None:
     finally:
         log.removeFilter(_is_of_decompression)
     if not one_class and not data.append:  # new images of a set may be of one class
-        listing.require_classes(data.name, listing.count_classes(source))
+        listing.require_classes(data, source)
 
 
 def _is_of_decompression(record: logging.LogRecord) -> bool:

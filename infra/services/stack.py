@@ -58,6 +58,8 @@ def prepare(run_dir: Path, services: Services) -> Addresses:
         ConfigError: The folder cannot be written, or no port is free.
     """
     folder = _folder(run_dir)
+    if file := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+        raise ConfigError(f"run_dir={run_dir} must be a folder, and {file} is a file: name another one")
     with files.errors(folder):
         files.make_private(folder)
         folder.chmod(0o700)

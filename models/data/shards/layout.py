@@ -28,6 +28,7 @@ from models.data.sources import catalog, index, listing
 from models.data.sources.duplicates import find_duplicates
 from models.data.sources.files.container import join_parts, locate_uri
 from models.data.sources.files.reader import Reader
+from models.data.sources.folders.tree import refuse_other_formats
 from models.data.sources.listing import Source
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
@@ -101,8 +102,8 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
         storage: Root uri; the shards are written to ``storage/data/NAME/DIGEST/``.
 
     Raises:
-        ConfigError: The source does not exist, or ``data.frozen_val`` or ``data.append`` is set for a set that does not
-            grow.
+        ConfigError: The source does not exist, ``data.frozen_val`` or ``data.append`` is set for a set that does not
+            grow, or a split would be empty and the images have formats that are not read.
         DataError: A split would be empty, images of the frozen val are gone, or many images are in several classes.
     """
     folder = store.join(storage, "data", data.name)
@@ -155,8 +156,7 @@ def plan_anew(data: schema.Data, storage: str) -> ShardLayout:
     """As ``plan`` of a set that is appended to, but all images of the source begin it anew; refused ones are withheld.
 
     Raises:
-        ConfigError: As ``plan``.
-        DataError: As ``plan``.
+        ConfigError, DataError: As ``plan``.
     """
     folder = store.join(storage, "data", data.name)
     source = _open_source(data, folder)
@@ -277,7 +277,7 @@ def find_uncovered(layout: ShardLayout) -> dict[str, tuple[str, ...]]:
     Of a later version of a set, whose new images may be of a few classes, there are none.
     """
     uncovered = {}
-    for split in ("train", "val") if not layout.version and layout.names else ():
+    for split in sorted({"train", "val"} & set(layout.splits)) if not layout.version else ():
         members = [part for part, of in zip(layout.members, layout.splits, strict=True) if of == split]
         labels = set(layout.source.labels[np.concatenate(members)].tolist())
         if absent := tuple(name for label, name in enumerate(layout.source.classes) if label not in labels):
@@ -313,7 +313,8 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
         data = replace(data, folds=1, fold=0)
     parts, val, withheld = _split(source, data, folder)
     for split, indices in parts.items():
-        if len(indices) == 0:
+        if len(indices) == 0 and (split == "val" or not data.is_only_val):
+            refuse_other_formats(data, source)
             limit = f" and data.limit={data.limit}" if data.limit is not None else ""
             raise DataError(
                 f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all{limit}; "
@@ -325,7 +326,7 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
     names, splits, members = [], [], []
     for split, indices in parts.items():
         count = -(-len(indices) // data.samples_per_shard)
-        for number, chunk in enumerate(np.array_split(indices, count)):
+        for number, chunk in enumerate(np.array_split(indices, count) if count else ()):
             names.append(f"{split}-{number:05d}-of-{count:05d}.tar")
             splits.append(split)
             members.append(chunk)

@@ -32,16 +32,7 @@ from models.data.shards.layout import by_tar, freeze_val
 from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
 from models.data.shards.layout import plan_anew as plan_anew
-from models.data.shards.manifest import (
-    SPLITS,
-    TABLE,
-    ImageNote,
-    Manifest,
-    Shard,
-    describe_notes,
-    shard_fields,
-    shard_uri,
-)
+from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard, describe_notes, shard_fields, shard_uri
 from models.data.shards.tar_header import END
 from models.data.sources.index import forget as forget_tars
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
@@ -116,7 +107,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         class_differences=layout.source.class_differences,
         duplicates=layout.source.duplicates,
     )
-    for split in SPLITS if not layout.version else ():  # of new images, none may be usable
+    for split in dict.fromkeys(layout.splits) if not layout.version else ():  # of new images, none may be usable
         if manifest.samples(split) == 0:
             notes = describe_notes([note for note in manifest.quarantine if note.split == split])
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {notes}")

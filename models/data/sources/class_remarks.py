@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from urllib.parse import unquote
 
 import numpy as np
 
+from conf import schema
 from conf.text import list_some
 from infra.errors import ConfigError
 from models.data.sources import listing
@@ -44,11 +46,105 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
 
 
 def _spell(name: str) -> str:
-    """Returns a name without distinction of case, Unicode form and separators, or of the forms of a whole number."""
-    text = unicodedata.normalize("NFC", name).casefold().strip()
-    if _NUMBER.fullmatch(text):
-        return str(int(text, 16) if text.startswith("0x") else int(text.partition(".")[0]))
-    return " ".join(re.split(r"[\s_-]+", text))
+    """Returns a name without distinction of the forms in ``_SPELLINGS``."""
+    for form in _SPELLINGS.values():
+        name = form(name)
+    return name
+
+
+def _form_number(text: str) -> str:
+    """Returns a whole number without leading zeros and decimals; other texts as they are."""
+    if not _NUMBER.fullmatch(text.strip()):
+        return text
+    text = text.strip()
+    return str(int(text, 16) if text.startswith("0x") else int(text.partition(".")[0]))
+
+
+def refuse_other_spellings(data: schema.Data, entries: Listing) -> None:
+    """Refuses classes that a held-out split alone has, and that are classes of train but for their spelling.
+
+    Raises:
+        ConfigError: There are some, and ``data.allow_partial`` is not set.
+    """
+    labels, split = np.array(entries.labels), np.array(entries.split)
+    train = set(labels[split == listing.TRAIN].tolist())
+    others = [entries.classes[label] for label in sorted(set(labels.tolist()) - train)]
+    known = [entries.classes[label] for label in sorted(train)]
+    alike = [name for name in others if describe_spellings([name], known)]
+    if alike and not data.allow_partial:
+        raise ConfigError(
+            f"{data.name} at {data.path}: classes of a held-out split "
+            f"{describe_spellings(alike, known)}, or set data.allow_partial=true to keep them as further classes"
+        )
+
+
+def refuse_untrainable(entries: Listing, parts: Mapping[str, int], root: str, lost: Sequence[str]) -> None:
+    """Refuses a train split without images, or of one class beside held-out ones of several.
+
+    Args:
+        entries: The images.
+        parts: The parts that have some.
+        root: The tree, for messages.
+        lost: Lines about the files in train that could have been samples.
+    """
+    in_train = {label for label, part in zip(entries.labels, entries.split, strict=True) if part == listing.TRAIN}
+    classes = set(entries.labels)
+    if len(in_train) > 1 or in_train == classes:
+        return
+    held_out = [top for top, part in parts.items() if part != listing.TRAIN]
+    beside = f"{' and '.join(held_out)} of {len(classes)} {'class' if len(classes) == 1 else 'classes'}"
+    if lost or not in_train:
+        what = f"images of {entries.classes[min(in_train)]} alone" if in_train else "no image that can be used"
+        shown = f" ({'; '.join(lost)})" if lost else ""
+        raise ConfigError(f"{root}: train has {what}{shown}, {beside}: no classifier can be trained")
+    folders = ",".join(top.rstrip("/") for top in held_out)
+    remedy = f"; data.train_folders=[{folders}] takes these alone, and a part of their images becomes val"
+    raise ConfigError(
+        f"{root}: train has images of {entries.classes[min(in_train)]} alone, {beside}, as in data for anomaly "
+        "detection, such as MVTec AD: no classifier can be trained"
+        f"{remedy if all(top.endswith('/') for top in held_out) else ''}"
+    )
+
+
+def describe_spellings(names: Sequence[str], classes: Sequence[str]) -> str:
+    """Says which classes names are but for their spelling, and what differs; empty unless each of them is one.
+
+    Args:
+        names: Names that are not among the classes.
+        classes: Names of the classes.
+    """
+    of_train = {_spell(name): name for name in classes}
+    pairs = [(name, of_train[_spell(name)]) for name in names if _spell(name) in of_train]
+    if not names or len(pairs) < len(names):
+        return ""
+    different = [what for what in _SPELLINGS if any(_differ_by(what, name, known) for name, known in pairs)]
+    by = " and ".join(different) or "their spelling"
+    shown = list_some([f"{name!a} is {known!a}" for name, known in pairs])
+    return f"are classes of train but for {by}, as {shown}: rename them as in train"
+
+
+def _differ_by(what: str, name: str, other: str) -> bool:
+    """Whether two names that are equal in all forms of ``_SPELLINGS`` are different without one of these."""
+    for form, apply in _SPELLINGS.items():
+        if form != what:
+            name, other = apply(name), apply(other)
+    return name != other
+
+
+def _form_text(name: str) -> str:
+    """Returns a name with a space for each separator, but for those of numbers."""
+    return name if _NUMBER.fullmatch(name) else " ".join(filter(None, re.split(r"[\s_.-]+", name)))
+
+
+# Forms of a name that are equal in two spellings of it, by what differs otherwise; applied in this order.
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "percent signs as in addresses": unquote,
+    "invisible characters": lambda name: "".join(one for one in name if unicodedata.category(one) != "Cf"),
+    "Unicode normalization": lambda name: unicodedata.normalize("NFC", name),
+    "upper and lower case": str.casefold,
+    "the form of their numbers": _form_number,
+    "spaces, points, hyphens and underscores": _form_text,
+}
 
 
 def require_common_classes(entries: Listing, where: str) -> None:

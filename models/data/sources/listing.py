@@ -267,8 +267,26 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
-def require_classes(name: str, classes: int, fewest: int = 2) -> None:
-    """Raises ConfigError for a set of fewer classes than a verb takes; of a single one nothing is to be told apart."""
+def require_classes(data: schema.Data, source: Source, fewest: int = 2) -> None:
+    """Refuses a set that a verb cannot take.
+
+    Args:
+        data: Settings.
+        source: Images of the set.
+        fewest: Number of classes with images that the verb needs; a training, of which two are to be told apart, has 2.
+
+    Raises:
+        ConfigError: It has fewer classes, or no images to train on by its settings.
+    """
+    require_several(data.name, count_classes(source), fewest)
+    if fewest > 1 and data.is_only_val:
+        raise ConfigError(
+            "data.val_folders=[.] takes all images as val, so none is left to train on: effnet evaluate reads it"
+        )
+
+
+def require_several(name: str, classes: int, fewest: int = 2) -> None:
+    """Raises ConfigError for fewer classes than a verb takes; of a single one nothing is to be told apart."""
     if classes < fewest:
         raise ConfigError(f"{name} has a single class; a classifier needs two or more")
 

@@ -124,7 +124,11 @@ def is_part_of_test(name: str) -> bool:
 
 def words_of(name: str) -> list[str]:
     """Returns the words of a name: parts of letters, also those that begin with a capital as in ``TrainImages``."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _HOLDOUT.sub("holdout", name))
+    parts = re.split(r"([\W\d_]+)", _HOLDOUT.sub("holdout", name))
+    # Of a single word in any case, as tRain, the capitals begin none.
+    spaced = "".join(
+        part if part.casefold() in SPLIT_WORDS else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part) for part in parts
+    )
     return [word for word in re.split(r"[\W\d_]+", unicodedata.normalize("NFC", spaced).casefold()) if word]
 
 

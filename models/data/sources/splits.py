@@ -197,6 +197,8 @@ def _find_train(
     if not trains and _is_adjective(tops, others):
         return []
     what, remedy = "of which no train folder is beside it", "; a split needs the classes in a folder train"
+    if all(map(below.get, others)):
+        remedy = f", data.val_folders=[{','.join(tops)}] as val, and what is beside it as train"
     trains = trains or [one for one in sorted(others) if _have_classes_of([one], tops, below)]
     if trains:
         what = f"as {trains[0]}/ beside it"

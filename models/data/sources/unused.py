@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from conf import schema
-from conf.text import escaped
+from conf.text import escaped, list_some
 from infra.errors import ConfigError
 
 LOST_SHARE, LOST_FEW = 0.01, 10  # files or images that may be lost without data.allow_partial: the larger of the two
@@ -14,11 +14,15 @@ LOST_SHARE, LOST_FEW = 0.01, 10  # files or images that may be lost without data
 
 @dataclass
 class Unused:
-    """Names by reason; ``lost`` are those whose files could be samples, ``many`` if a file may hold many."""
+    """Names by reason; ``lost`` are those whose files could be samples, ``many`` if a file may hold many.
+
+    ``whole`` are the folders of held-out splits that would have no image at all.
+    """
 
     names: dict[str, list[str]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     many: bool = False
+    whole: list[str] = field(default_factory=list)
 
     def add(self, reason: str, name: str, *, could_be_sample: bool = True, holds_many: bool = False) -> None:
         """Adds one file; a reason is the plural of what the files are, as ``WebP files``."""
@@ -48,17 +52,18 @@ class Unused:
         return f"{len(names):,} {reason}, first {escaped(first)}"
 
     def check(self, data: schema.Data, used: int) -> None:
-        """Refuses many files that could have been samples.
+        """Refuses many files that could have been samples, and any number of them if a held-out split has no others.
 
         Raises:
-            ConfigError: They are more than 1 % (and more than 10) of all, or may hold many, and ``data.allow_partial``
-                is not set.
+            ConfigError: They are more than 1 % (and more than 10) of all, or may hold many, or are all of a held-out
+                split, and ``data.allow_partial`` is not set.
         """
         lost = sum(len(self.names[reason]) for reason in self.lost)
-        too_many = self.many or lost > max(LOST_FEW, LOST_SHARE * (lost + used))
+        too_many = self.many or self.whole or lost > max(LOST_FEW, LOST_SHARE * (lost + used))
         if too_many and not data.allow_partial:
             raise ConfigError(
                 f"{data.name} at {data.path}: {lost:,} of {lost + used:,} files would not be used: "
-                f"{'; '.join(line for line in self.lines()[: len(self.lost)])}. "
+                f"{'; '.join(line for line in self.lines()[: len(self.lost)])}"
+                f"{f'; nothing is left of {list_some(self.whole)}' if self.whole else ''}. "
                 "Add, rename or remove them, or set data.allow_partial=true to work without them"
             )

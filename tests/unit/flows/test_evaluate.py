@@ -20,6 +20,7 @@ from flows import evaluate, explain, gate, reproduce, transfer
 from infra import store
 from infra.errors import ConfigError, DataError
 from infra.tracking import registry
+from models.results import ShardResult
 from tasks import classes, shard
 from tasks.experiments.explain import Candidate
 from tasks.reproduction import ReproductionRun
@@ -119,3 +120,14 @@ def test_a_transfer_set_that_lacks_a_class_is_refused_before_any_set_is_written(
     ended = transfer.transfer_network.fn(config, [config], []) if verb == "transfer" else reproduce.reproduce.fn([])
     with pytest.raises(DataError, match=r"^split: 1 of 2 classes have no image in test: dog$"):
         asyncio.run(ended)
+
+
+@pytest.mark.parametrize(("is_val_drawn", "source"), [(True, "folder"), (False, "folder"), (True, "mnist5k")])
+def test_a_val_that_is_drawn_from_a_folder_is_said_with_its_number(
+    is_val_drawn: bool, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shards = ShardResult("mine", "file:///manifest.json", "sha256", 2, 10, 1, 1, 3, reused=True)
+    plan = shard.ShardPlan("file:///root", [], shards, "mine", ("a", "b"), is_val_drawn=is_val_drawn)
+    evaluate.warn_of_drawn_val(schema.Data(name="mine", source=source, path="/images"), plan, shards)
+    said = "mine has no split val: 1 of its 12 images, which are drawn, are evaluated; data.val_folders=[.] takes all"
+    assert (said in caplog.text) is (is_val_drawn and source == "folder")

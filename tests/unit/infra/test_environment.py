@@ -267,3 +267,10 @@ def test_a_file_of_certificates_is_read_once_for_all_variables_and_again_when_it
 
 def test_proxies_and_certificates_that_clients_read_pass() -> None:
     check_network({"HTTP_PROXY": "127.0.0.1:9", "https_proxy": "http://me:secret@host:8080", "SSL_CERT_FILE": "/none"})
+
+
+@pytest.mark.parametrize(
+    ("value", "passes"), [("4", True), (" 4,2", True), ("0", False), ("-1", False), ("all", False)]
+)
+def test_numbers_of_threads_that_openmp_complains_about_do_not_reach_the_command(value: str, passes: bool) -> None:
+    assert ("OMP_NUM_THREADS" in inherited({"OMP_NUM_THREADS": value}, COMMAND)) is passes

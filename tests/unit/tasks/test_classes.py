@@ -180,3 +180,11 @@ def test_names_that_look_alike_are_shown_with_what_differs() -> None:
     assert describe_difference(["caf\u00e9", "b"], ["cafe\u0301", "b"]) == (
         r"class 0 is 'caf\xe9' in the model and 'cafe\u0301' in the data (1 of 2 differ)"
     )
+
+
+def test_of_other_names_the_remedy_says_where_names_are_given() -> None:
+    shards = ShardResult("pets", "file:///manifest.json", "sha256", 2, 1, 1, 1, 1, reused=True)
+    with pytest.raises(
+        ConfigError, match=r"as 'n0 ant': in the folders or the table .*, in data\.class_file; imported"
+    ):
+        require_rows("b0/1", shards, ["n0 ant", "n1 bee"], ["ant", "bee"])

@@ -7,25 +7,42 @@ result. Files that could have been samples are refused if they are many (``unuse
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from conf import schema
 from conf.text import list_some, logger
 from infra.errors import ConfigError
 from models.data.sources import listing, split_names, splits
-from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
+from models.data.sources.class_remarks import (
+    compare_classes,
+    describe_labels,
+    describe_masks,
+    refuse_other_spellings,
+    refuse_untrainable,
+)
 from models.data.sources.files import hidden, walk
 from models.data.sources.files.archive import ARCHIVES
 from models.data.sources.files.container import locate
 from models.data.sources.files.image_format import EMPTY, OTHER_LFS, TEXT, UNKNOWN, describe_files
 from models.data.sources.files.unread_formats import describe_unread
-from models.data.sources.folders import nested
-from models.data.sources.folders.folder_classes import Classes, Labels, find_classes, folders_below, label_images
+from models.data.sources.folders import missing_splits, nested
+from models.data.sources.folders.folder_classes import Classes, Labels, find_classes, label_images
 from models.data.sources.folders.layouts import describe_classes
 from models.data.sources.folders.levels import describe_deeper, divide_groups
 from models.data.sources.folders.packed import SUFFIXES, count_archives, describe_containers
-from models.data.sources.folders.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
+from models.data.sources.folders.tree import (
+    ARCHIVE,
+    NO_IMAGES,
+    NO_PICTURES,
+    Tree,
+    folders_below,
+    formats_taken,
+    open_tree,
+)
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.tables import other_labels
 from models.data.sources.tables.names_of_numbers import name_numbers
@@ -66,12 +83,22 @@ def open_folder(data: schema.Data, official: Mapping[str, Sequence[str]] | None 
         hints.append(describe_yaml(tree.files))
     hint = "; ".join(filter(None, hints))
     try:
-        source = _read_tree(data, tree, root)
+        if data.is_only_val:
+            every = dataclasses.replace(data, train_folders=[splits.WHOLE_TREE], val_folders=[])
+            source = _as_val(_read_tree(every, tree, root))
+        else:
+            source = _read_tree(data, tree, root)
     except ConfigError as error:
         raise ConfigError(f"{error}{hint and f'; {hint}'}") from error
     for line in filter(None, (hint, *source.class_differences, *source.unused)):
         log.warning("%s: %s", data.name, line)
     return source
+
+
+def _as_val(source: Source) -> Source:
+    """Returns a source whose images are all val."""
+    digest = hashlib.sha256(f"val {source.digest}".encode()).hexdigest()
+    return dataclasses.replace(source, split=np.full_like(source.split, VAL), own_val=True, digest=digest)
 
 
 def _describe_official(names: Sequence[str], official: Mapping[str, Sequence[str]]) -> str:
@@ -114,6 +141,8 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         stated, paths = (*stated, *filter(None, (lists.said,))), paths | set(lists.paths)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
+    if set(entries.split) == {TRAIN} and parts != splits.WHOLE and not (data.train_folders or data.val_folders):
+        stated = (*stated, *missing_splits.find_lost_splits(tree, unused))
     if data.group_level is not None:
         stated = (*stated, divide_groups(entries, data, tops))
         parts = {listing.SPLITS[part]: part for part in sorted(set(entries.split))}
@@ -125,10 +154,11 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     _count_others(tree, entries, unused, places, paths)
     lost = unused.lost_in([f"{above}{top}" for top in trains for above in {"", tree.top}])
     if not lost and not data.append:
-        _refuse_untrainable(entries, parts, root, lost)  # before files elsewhere, as the masks of MVTec AD
+        refuse_untrainable(entries, parts, root, lost)  # before files elsewhere, as the masks of MVTec AD
     unused.check(data, len(entries.rows))
     if lost and not data.append:
-        _refuse_untrainable(entries, parts, root, lost)
+        refuse_untrainable(entries, parts, root, lost)
+    refuse_other_spellings(data, entries)
     source = dataclasses.replace(
         entries.source(()), unused=unused.lines(), class_differences=(*compare_classes(entries, parts), *remarks)
     )
@@ -262,7 +292,8 @@ def _add_images(
     taken = formats_taken(data)
     known = label_images(tree, parts, classes, explicit=explicit)
     labels, remarks, unlabelled = known.labels, known.remarks, known.unlabelled
-    beside = _describe_beside(tree, parts, classes)
+    other = missing_splits.find_beside(tree, parts, classes.names)
+    beside = missing_splits.describe_beside(other, parts)
     for name, row in tree.images.items():
         kind = tree.format_of(row)
         part = next((top for top in parts if name.startswith(top)), None)
@@ -281,21 +312,10 @@ def _add_images(
             unused.add(f"images {place}{remark}", name, could_be_sample=could_be)
         else:
             entries.add(row, name, labels[name], parts[part])
+    present = {top for top in parts if any(name.startswith(top) for name in entries.names)}
+    unused.whole += [other] if other and not explicit else []
+    unused.whole += [top for top, part in parts.items() if part != TRAIN and top not in present | unlabelled]
     return known
-
-
-def _describe_beside(tree: Tree, parts: Mapping[str, int], classes: Classes) -> str:
-    """Returns the settings that take a single folder with the classes of train, and no part, as val; else nothing."""
-    if parts == splits.WHOLE or set(parts.values()) != {TRAIN}:
-        return ""
-    others = {name.partition("/")[0] for name in tree.images if "/" in name} - {top.rstrip("/") for top in parts}
-    if len(others) != 1:
-        return ""
-    (other,) = others
-    if len(folders_below(tree, f"{other}/").keys() & set(classes.names)) < 2:
-        return ""
-    train = ",".join(top.rstrip("/") for top in parts)
-    return f" (data.train_folders=[{train}] data.val_folders=[{other}] takes them as val)"
 
 
 def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, int]:
@@ -306,34 +326,6 @@ def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, in
         entries.split = [VAL if part == MINIVAL else part for part in entries.split]
         return {top: VAL if part == MINIVAL else part for top, part in kept.items()}
     return kept
-
-
-def _refuse_untrainable(entries: Listing, parts: Mapping[str, int], root: str, lost: Sequence[str]) -> None:
-    """Refuses a train split without images, or of one class beside held-out ones of several.
-
-    Args:
-        entries: The images.
-        parts: The parts that have some.
-        root: The tree, for messages.
-        lost: Lines about the files in train that could have been samples.
-    """
-    in_train = {label for label, part in zip(entries.labels, entries.split, strict=True) if part == TRAIN}
-    classes = set(entries.labels)
-    if len(in_train) > 1 or in_train == classes:
-        return
-    held_out = [top for top, part in parts.items() if part != TRAIN]
-    beside = f"{' and '.join(held_out)} of {len(classes)} {'class' if len(classes) == 1 else 'classes'}"
-    if lost or not in_train:
-        what = f"images of {entries.classes[min(in_train)]} alone" if in_train else "no image that can be used"
-        shown = f" ({'; '.join(lost)})" if lost else ""
-        raise ConfigError(f"{root}: train has {what}{shown}, {beside}: no classifier can be trained")
-    folders = ",".join(top.rstrip("/") for top in held_out)
-    remedy = f"; data.train_folders=[{folders}] takes these alone, and a part of their images becomes val"
-    raise ConfigError(
-        f"{root}: train has images of {entries.classes[min(in_train)]} alone, {beside}, as in data for anomaly "
-        "detection, such as MVTec AD: no classifier can be trained"
-        f"{remedy if all(top.endswith('/') for top in held_out) else ''}"
-    )
 
 
 def _count_others(

@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from conf import schema
-from conf.text import logger
+from conf.text import list_some, logger
 from infra.errors import ConfigError
 from models.data.sources import listing, split_names, splits
-from models.data.sources.class_remarks import find_measurement
-from models.data.sources.folders import layouts, nested
+from models.data.sources.class_remarks import describe_spellings, find_measurement
+from models.data.sources.files.archive import Files
+from models.data.sources.folders import layouts, missing_splits, nested
 from models.data.sources.folders.levels import label_by_level
 from models.data.sources.folders.name_labels import describe_command, read_known_names, read_names
-from models.data.sources.folders.tree import NO_PICTURES, Tree
+from models.data.sources.folders.tree import NO_PICTURES, Tree, folders_below
 from models.data.sources.listing import TRAIN
 from models.data.sources.tables import csv_labels, reading, unread_labels
 from models.data.sources.tables.annotations import describe_annotations
 from models.data.sources.tables.image_names import names_one
-from models.data.sources.tables.numbered_classes import read_numbered_labels
+from models.data.sources.tables.numbered_classes import (
+    describe_deeper_numbers,
+    read_numbered_labels,
+    read_numbers_below,
+)
 
 log = logger()
 _FEW_TABLES, _SEARCHED_BYTES = 20, 2**24  # of tables in the folder above
@@ -93,6 +98,8 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
     are_named = bool(data.train_folders or data.val_folders)
     are_stated = any(one >= set(folders) for one in held_out)
     if not are_named:
+        missing_splits.refuse_splits_within(tree, trains, folders)
+        missing_splits.refuse_divisions(tree, trains, folders)
         layouts.refuse_downloads(folders, tree.files.names, parts, root)
     layouts.refuse_parts(folders, parts, root, named=are_named, are_stated=are_stated)
     if are_beginnings and not are_named:
@@ -106,15 +113,6 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
         kinds,
         "the folder of a class",
     )
-
-
-def folders_below(tree: Tree, part: str) -> dict[str, str]:
-    """Returns the class folders of a part, name -> path with a final slash; a doubled split folder is skipped."""
-    inside = [name for name in tree.images if name.startswith(part)]
-    if part and all(name.startswith(part + part) for name in inside):
-        part += part
-    folders = {one.removeprefix(part) for one in tree.folders if one.startswith(part)}
-    return {one: f"{part}{one}/" for one in folders if one and "/" not in one}
 
 
 def _list_classes(tree: Tree, parts: Mapping[str, int]) -> list[str]:
@@ -208,12 +206,24 @@ def _refuse_without_classes(
     shown = f"{len(known):,} images, first {min(known)}"
     others = describe_annotations(tree.files, known)
     others = others or unread_labels.describe_others(tree.files, known) or _describe_above(tree.files.root, known)
-    remedy = "" if others else _describe_origin(tree, parts) or describe_command(images, tree.files.root)
+    remedy = (
+        ""
+        if others
+        else _describe_level(tree, parts) or _describe_origin(tree, parts) or describe_command(images, tree.files.root)
+    )
     raise ConfigError(
         f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
         f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
         f"with the names of the images and their classes{remedy}"
     )
+
+
+def _describe_level(tree: Tree, parts: Mapping[str, int]) -> str:
+    """Returns the setting that takes the folders in a single one as the classes, as of ``train/images/ant``."""
+    inside = [folders_below(tree, path) for top in parts for path in folders_below(tree, top).values()]
+    if not inside or min(map(len, inside)) < 2:
+        return ""
+    return f"; data.class_level=2 takes the folders in it as classes, {list_some(sorted(inside[0]))}"
 
 
 def _describe_above(root: str, images: Collection[str]) -> str:
@@ -252,11 +262,7 @@ def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:
 
 def _label_by_folders(tree: Tree, parts: Mapping[str, int], rank: Mapping[str, int]) -> Labels:
     """Returns the labels by the folders of classes, or tables beside flat parts; and a remark on parts without any."""
-    labels: dict[str, int] = {}
-    remarks: dict[str, str] = {}
-    paths: list[str] = []
-    said: list[str] = []
-    names = {label: name for name, label in rank.items()}
+    known = Labels({}, {})
     for top in sorted(parts, key=lambda top: parts[top] != TRAIN):  # whose folders explain the numbers of the others
         folders = {path: rank[name] for name, path in folders_below(tree, top).items() if name in rank}
         inside = [name for name in tree.images if name.startswith(top)]
@@ -264,23 +270,51 @@ def _label_by_folders(tree: Tree, parts: Mapping[str, int], rank: Mapping[str, i
             depth = len(top)
             while (depth := name.find("/", depth) + 1) > 0:
                 if (label := folders.get(name[:depth])) is not None:
-                    labels[name] = label
+                    known.labels[name] = label
                     break
-        if top and (flat := [name for name in inside if name not in labels]):
-            without = [tree.top + name for name in flat]
-            stated = csv_labels.read_labels(tree.files, without, rank)
-            remarks[top] = stated.remark
-            if not stated.labels and remarks[top]:
-                folders_of = {tree.top + name: names[label] for name, label in labels.items()}
-                stated = read_numbered_labels(tree.files, without, folders_of)
-            labels |= {name.removeprefix(tree.top): rank[label] for name, label in stated.labels.items()}
-            paths += stated.paths
-            if stated.labels:
-                said.append(f"the classes of {len(stated.labels):,} images in {top} are those of {stated.source}")
+        if top and any(name not in known.labels for name in inside):
+            known = _label_flat(tree, top, known, rank, read_numbered_labels)
             others = sorted(folders_below(tree, top).keys() - rank.keys())
-            if others and not folders and not remarks[top]:
-                remarks[top] = f" (its folders {', '.join(others[: listing.NAMED])} are none of the classes)"
-    return Labels(labels, remarks, set(), paths, said)
+            if others and not folders and not known.remarks[top]:
+                alike = describe_spellings(others, list(rank))
+                shown = f"{', '.join(others[: listing.NAMED])} are none of the classes"
+                known.remarks[top] = f" (its folders {alike or shown})" + missing_splits.describe_deeper(
+                    tree, parts, top, rank
+                )
+    return known
+
+
+def _label_flat(
+    tree: Tree,
+    top: str,
+    known: Labels,
+    rank: Mapping[str, int],
+    read_numbers: Callable[[Files, Sequence[str], Mapping[str, str]], csv_labels.Stated],
+) -> Labels:
+    """Adds the labels by tables of those images of a part that are in no class folder, and a remark on the tables.
+
+    Args:
+        tree: The tree.
+        top: The part.
+        known: Labels by the folders of classes, which may explain numbers in the tables.
+        rank: The label of each class.
+        read_numbers: What reads numbers in the tables by the classes of images in folders.
+    """
+    without = [tree.top + name for name in tree.images if name.startswith(top) and name not in known.labels]
+    stated = csv_labels.read_labels(tree.files, without, rank)
+    remark = stated.remark
+    if not stated.labels and remark:
+        names = {label: name for name, label in rank.items()}
+        folders = {tree.top + name: names[label] for name, label in known.labels.items()}
+        stated = read_numbers(tree.files, without, folders)
+        remark += "" if stated.labels else describe_deeper_numbers(tree.files, folders, len(rank))
+    said = f"the classes of {len(stated.labels):,} images in {top} are those of {stated.source}"
+    return known._replace(
+        labels=known.labels | {name.removeprefix(tree.top): rank[label] for name, label in stated.labels.items()},
+        remarks=known.remarks | {top: remark},
+        paths=[*known.paths, *stated.paths],
+        said=[*known.said, *([said] if stated.labels else [])],
+    )
 
 
 def label_images(tree: Tree, parts: Mapping[str, int], classes: Classes, *, explicit: bool) -> Labels:
@@ -299,6 +333,10 @@ def label_images(tree: Tree, parts: Mapping[str, int], classes: Classes, *, expl
     known = Labels({name: rank[label] for name, label in classes.labels.items()}, {})
     if not known.labels:
         known = _label_by_folders(tree, parts, rank)
+    elif classes.are_folders:  # at a level that settings name, which flat parts do not have
+        for top, part in parts.items():
+            if part != TRAIN and not any(name.startswith(top) for name in known.labels):
+                known = _label_flat(tree, top, known, rank, read_numbers_below)
     if explicit:
         return known
     labels, remarks = known.labels, known.remarks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -71,6 +71,15 @@ class Tree:
         return self.formats.get(row, DECODED[0])
 
 
+def folders_below(tree: Tree, part: str) -> dict[str, str]:
+    """Returns the class folders of a part, name -> path with a final slash; a doubled split folder is skipped."""
+    inside = [name for name in tree.images if name.startswith(part)]
+    if part and all(name.startswith(part + part) for name in inside):
+        part += part
+    folders = {one.removeprefix(part) for one in tree.folders if one.startswith(part)}
+    return {one: f"{part}{one}/" for one in folders if one and "/" not in one}
+
+
 def formats_taken(data: schema.Data) -> tuple[str, ...]:
     """Returns the formats of images that become samples."""
     return (*DECODED, *CONVERTIBLE) if data.convert else DECODED
@@ -127,10 +136,25 @@ def refuse_small_files(data: schema.Data, source: Source) -> None:
     """
     if data.append or data.allow_partial or data.limit is not None:  # then not all files count
         return
-    small = np.flatnonzero(source.sizes < _SMALL_BYTES).tolist()
+    _refuse_strangers(data, source, np.flatnonzero(source.sizes < _SMALL_BYTES).tolist())
+
+
+def refuse_other_formats(data: schema.Data, source: Source) -> None:
+    """Refuses a user's images of which many have formats that are not read, whatever their suffix.
+
+    All are read if any of the first has such a format; so it is for sets with too few images for their splits.
+
+    Raises:
+        ConfigError: They are as many as sharding refuses.
+    """
+    if source.content is not None and not data.allow_partial:
+        _refuse_strangers(data, source, range(len(source.labels)))
+
+
+def _refuse_strangers(data: schema.Data, source: Source, checked: Sequence[int]) -> None:
     taken = formats_taken(data)
     with ThreadPoolExecutor(_SNIFF_THREADS, thread_name_prefix="format") as pool:
-        for rows in (small[:: max(1, len(small) // _SAMPLED)], small):
+        for rows in (checked[:: max(1, len(checked) // _SAMPLED)], checked):
             kinds = dict(zip(rows, map(identify_content, pool.map(source.read, rows)), strict=True))
             others = {row: kind for row, kind in kinds.items() if kind not in taken}
             if not others:
@@ -138,6 +162,7 @@ def refuse_small_files(data: schema.Data, source: Source) -> None:
     unused = Unused()
     for row, kind in others.items():
         unused.add(describe_files(kind), os.fsdecode(bytes(source.names[row])))
+    unused.many = 2 * len(others) > len(source.labels)  # also of a few images
     unused.check(data, len(source.labels) - len(others))
 
 

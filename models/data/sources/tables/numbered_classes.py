@@ -1,7 +1,8 @@
 """Numbers in place of the classes of a held-out folder, which lists of the images of train explain.
 
 As ``val.txt`` of Caffe and OpenMMLab (``ILSVRC2012_val_00000001.JPEG 65``) beside ``train.txt``, which has a number for
-each image in the folders of classes (``n01440764/n01440764_10026.JPEG 0``).
+each image in the folders of classes (``n01440764/n01440764_10026.JPEG 0``). Of Places365 the numbers are those of the
+innermost folders (``/b/bakery/shop/00000001.jpg 46``), which are below the classes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,37 @@ def read_numbered_labels(files: Files, images: Sequence[str], folders: Mapping[s
     stated = read_labels(files, images, names.keys())
     labels = {image: names[number] for image, number in stated.labels.items()}
     return Stated(labels, f"{stated.source}, by the numbers in {path}", [*stated.paths, path])
+
+
+def read_numbers_below(files: Files, images: Sequence[str], folders: Mapping[str, str]) -> Stated:
+    """As ``read_numbered_labels``, where the numbers may also be those of the innermost folders, below the classes."""
+    known = read_numbered_labels(files, images, folders)
+    if known.labels:
+        return known
+    above = {_folder_of(image): name for image, name in folders.items()}
+    inner = read_numbered_labels(files, images, {image: _folder_of(image) for image in folders})
+    return inner._replace(labels={image: above[folder] for image, folder in inner.labels.items()})
+
+
+def describe_deeper_numbers(files: Files, folders: Mapping[str, str], classes: int) -> str:
+    """Returns a remark on a table with a number for each of the innermost folders, of which classes have several.
+
+    Args:
+        files: The tree.
+        folders: The class of each image in a class folder, by its path.
+        classes: Number of classes.
+    """
+    names, path = _read_numbers(files, {image: _folder_of(image) for image in folders})
+    if len(names) <= classes:
+        return ""
+    return (
+        f" ({path} numbers the {len(names)} folders that the images are in, as {min(names.values())}, and not the "
+        f"{classes} classes above them: data.class_level=2 or another level takes the folders there as classes)"
+    )
+
+
+def _folder_of(image: str) -> str:
+    return image.rpartition("/")[0]
 
 
 def _read_numbers(files: Files, folders: Mapping[str, str]) -> tuple[dict[str, str], str]:

@@ -19,10 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from conf import schema
 from conf.data_set import IN_PLACE, REWRITTEN
 from conf.text import list_some, logger
-from infra.errors import ConfigError, DataError, NotFoundError
+from infra.errors import ConfigError, DataError, EffnetError, NotFoundError
 from models.data.sources import listing
-from models.data.sources.class_file import rank_labels, read_class_names
-from models.data.sources.class_remarks import compare_classes, describe_labels, find_measurement, require_common_classes
+from models.data.sources.class_file import parse_names, rank_labels, read_class_names, read_small
+from models.data.sources.class_remarks import (
+    compare_classes,
+    describe_labels,
+    find_measurement,
+    refuse_other_spellings,
+    require_common_classes,
+)
 from models.data.sources.files import archive, decompress, tar
 from models.data.sources.files.container import Container, join_parts
 from models.data.sources.files.image_format import CONVERTIBLE, DECODED, describe_kind
@@ -89,6 +95,7 @@ def open_shards(data: schema.Data) -> Source:
         if name not in unread:
             unused.add("files beside the shards", name, could_be_sample=False)
     unused.check(data, len(entries.rows))
+    refuse_other_spellings(data, entries)
     require_common_classes(entries, f"{data.name} at {data.path}")
     source = dataclasses.replace(
         entries.source(missing),
@@ -141,8 +148,8 @@ def _report(
         log.warning("%s: the numbers of the shards have gaps, as if shards were missing: no %s", data.name, gaps)
     if data.class_file is None and all(map(NUMBER.fullmatch, source.classes)):
         for name in shards.others:
-            if _CLASS_NAMES.fullmatch(name.rpartition("/")[2]):
-                path = join_parts(shards.root, name)
+            path = join_parts(shards.root, name)
+            if _CLASS_NAMES.fullmatch(name.rpartition("/")[2]) and _may_name(path, source.classes):
                 log.info("%s: data.class_file=%s would give the classes their names, if it has these", data.name, path)
     if said := tar.describe_escaped(sample.image.name for shard in scans for sample in shard.samples):
         log.warning("%s: %s", data.name, said)
@@ -175,6 +182,17 @@ def _choose_field(scans: Sequence[Shard]) -> str:
                 f"rather than classes{describe_keys(scans)}{unread}"
             )
     return chosen
+
+
+def _may_name(path: str, classes: Sequence[str]) -> bool:
+    """Whether a file has as many names of classes as the numbers of the labels need; also one that cannot be read."""
+    if path.startswith(("http://", "https://")):
+        return True
+    try:
+        names = parse_names(read_small(path, "data.class_file"), path, path)
+    except EffnetError:
+        return False
+    return len(names) > max(map(int, classes))
 
 
 def _list_classes(data: schema.Data, scans: Sequence[Shard], read: LabelReader) -> list[str]:

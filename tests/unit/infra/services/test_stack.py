@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Services
+from infra.errors import ConfigError
 from infra.services import processes, stack, startup
 from infra.services.processes import Handle
 
@@ -33,3 +34,9 @@ def test_workers_of_a_server_of_yours_are_not_given_the_address_of_the_server(tm
     lines = stack.status(tmp_path, Services(prefect="https://prefect.example/api"))
     assert lines["prefect"] == "yours: https://prefect.example/api"
     assert lines["worker"].startswith("yours: those that take runs from https://prefect.example/api, whose page")
+
+
+def test_a_run_folder_below_a_file_is_refused_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=rf"^run_dir={tmp_path}/file/runs must be a folder, and {tmp_path}/file is a"):
+        stack.prepare(tmp_path / "file" / "runs", Services())

@@ -538,3 +538,25 @@ def test_the_result_does_not_depend_on_the_order_of_files_on_disk(tmp_path: Path
             path.write_bytes(picture(int(name[:2]), "png"))
         layouts.append(writer.plan(folder_data(tmp_path / str(attempt)), "file:///nowhere"))
     assert layouts[0].root == layouts[1].root
+
+
+@pytest.mark.parametrize("count", [4, 12])
+def test_formats_that_are_not_read_are_said_before_the_splits_that_lack_images(count: int, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for seed in range(count):
+            image = Image.fromarray(
+                np.random.default_rng(seed + 99 * (name == "b")).integers(0, 256, (48, 48, 3), np.uint8)
+            )
+            image.save(tmp_path / name / f"{seed}.jpg", "BMP" if name == "a" else "TIFF")
+    with pytest.raises(ConfigError, match=rf"{count} BMP files \(data\.convert=true .*{count} TIFF files"):
+        writer.plan(folder_data(tmp_path, minival_share=0.001), "file:///nowhere")
+    with pytest.raises(DataError, match="no samples left for split 'minival'"):
+        writer.plan(folder_data(tmp_path, minival_share=0.001, convert=True), "file:///nowhere")
+
+
+def test_a_set_that_is_only_evaluated_has_val_alone(images: Path, tmp_path: Path) -> None:
+    _, manifest = write_all(folder_data(images, val_folders=["."]), tmp_path / "store")
+    assert [manifest.samples(split) for split in ("train", "minival", "val")] == [0, 0, 24]
+    layout = writer.plan(folder_data(images, val_folders=["."]), f"file://{tmp_path}/store")
+    assert layouts.find_uncovered(layout) == {}

@@ -13,6 +13,7 @@ from conf import schema
 from infra.errors import ConfigError
 from models.data.sources.catalog import open_source
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+from models.data.sources.splits import find_splits
 
 
 def tree(folders: dict[str, int]) -> dict[str, bytes]:
@@ -189,9 +190,7 @@ def test_named_folders_that_cannot_be_splits_are_refused(changes: dict[str, obje
         open_tree(tmp_path, {f"fold{fold}/{label}": 2 for fold in (1, 2) for label in "ab"}, **changes)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"train_folders": [".", "a"]}, {"train_folders": ["."], "val_folders": ["a"]}, {"val_folders": ["."]}]
-)
+@pytest.mark.parametrize("changes", [{"train_folders": [".", "a"]}, {"train_folders": ["."], "val_folders": ["a"]}])
 def test_the_whole_tree_is_no_split_beside_others(changes: dict[str, list[str]]) -> None:
     with pytest.raises(ValueError, match=r"data\.train_folders=\[\.\] takes all folders as classes"):
         schema.Data(name="x", source="folder", **changes)
@@ -379,3 +378,9 @@ def test_flat_folders_with_short_names_of_splits_are_no_classes_unless_a_setting
     ):
         open_tree(tmp_path, {"tr": 4, "te": 4})
     assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("te", "tr")
+
+
+def test_a_held_out_folder_beside_folders_of_images_is_not_offered_as_val() -> None:
+    images = [f"{folder}/{i}.jpg" for folder in ("a", "b", "val/a", "val/b") for i in range(3)]
+    with pytest.raises(ConfigError, match="as a class; a split needs the classes in a folder train"):
+        find_splits(images, "/set", data_settings("folder"), "")

@@ -47,6 +47,7 @@ def by_part(source: Source) -> list[int]:
         ("train", "validation"),
         ("Training", "Testing"),
         ("TRAIN", "Val"),
+        ("tRain", "tESt"),
         ("seg_train", "seg_test"),
         ("Train Images", "Test Images"),
         ("train_1", "test_1"),
@@ -142,7 +143,11 @@ def test_names_that_look_alike_are_said(tmp_path: Path) -> None:
     files = tree(
         {"train/caf\u00e9": 3, "train/Cat": 3, "val/cafe\u0301": 3, "val/cat": 3, "train/dog": 1, "val/dog": 1}
     )
-    assert open_tree(tmp_path, files).class_differences[-1] == (
+    with pytest.raises(
+        ConfigError, match=r"but for Unicode normalization and upper and lower case, as 'cafe\\u0301' is"
+    ):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path / "2", files, allow_partial=True).class_differences[-1] == (
         r"classes whose names look alike: 'Cat', 'cat'; 'cafe\u0301', 'caf\xe9'"
     )
 
@@ -884,3 +889,159 @@ def test_hymenoptera_is_read_from_its_archive_folder(tmp_path: Path) -> None:
     source = open_tree(tmp_path, tree(folders) | {"hymenoptera_data.zip": b"PK\3\4"})
     assert (source.classes, by_part(source)) == (("ants", "bees"), [10, 0, 10])
     assert source.unused == ("1 archives beside the folder of their name, first hymenoptera_data.zip",)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        (
+            ("cat", "fire truck"),
+            "are classes of train but for upper and lower case, as 'cat' is 'Cat', 'fire truck' is 'Fire ",
+        ),
+        (("Cat", "Fire_truck"), ""),  # one is a class of train
+        (
+            ("CAT ", "Fire-truck"),
+            "upper and lower case and spaces, points, hyphens and underscores, as 'CAT ' is 'Cat'",
+        ),
+        (
+            ("cAT", "fire truck"),
+            "upper and lower case, as 'cAT' is 'Cat', 'fire truck' is 'Fire truck': rename them as in train",
+        ),
+        (("x", "y"), r"\(its folders x, y are none of the classes\)"),
+    ],
+)
+def test_a_held_out_split_of_which_nothing_is_left_is_refused_whatever_its_size(
+    held_out: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    files = tree({"training/Cat": 9, "training/Fire truck": 9} | {f"validation/{name}": 2 for name in held_out})
+    match = rf"{said}.*; nothing is left of validation/\." if said else "split are classes of train but for spaces"
+    with pytest.raises(ConfigError, match=match):
+        open_tree(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (tree({"val/a": 2, "val/b": 2}, "WebP", "webp"), "4 WebP files"),
+        (tree({"val": 3}), "3 images without a label in val/"),
+    ],
+)
+def test_a_held_out_split_without_a_usable_image_is_not_drawn_instead(
+    files: dict[str, bytes], said: str, tmp_path: Path
+) -> None:
+    files |= tree({"train/a": 20, "train/b": 20})
+    with pytest.raises(ConfigError, match=rf"{said}.*; nothing is left of val/\."):
+        open_tree(tmp_path, files)
+    assert by_part(open_tree(tmp_path / "2", files, allow_partial=True)) == [40, 0, 0]
+
+
+def test_all_images_are_val_where_the_settings_say_so(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"a": 3, "b": 2}), val_folders=["."])
+    assert (source.classes, by_part(source), source.own_val) == (("a", "b"), [0, 0, 5], True)
+    drawn = open_tree(tmp_path / "2", tree({"a": 3, "b": 2}))
+    assert (drawn.names.tolist(), drawn.labels.tolist()) == (source.names.tolist(), source.labels.tolist())
+    assert drawn.digest != source.digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"val_folders": [".", "a"]},
+            r"data\.val_folders=\[\.\] takes all folders as classes, so data\.val_folders has no",
+        ),
+        ({"train_folders": ["."], "val_folders": ["a"]}, r"data\.train_folders=\[\.\] takes all"),
+        ({"train_folders": ["a"], "val_folders": ["."]}, r"data\.val_folders=\[\.\] takes all"),
+        ({"val_folders": ["."], "append": True}, r"data\.append is about images that are trained on"),
+    ],
+)
+def test_a_refusal_names_the_setting_that_was_given(settings: dict[str, object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        data_settings("folder", tmp_path, **settings)
+
+
+def test_numbers_in_another_form_are_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="classes of train but for the form of their numbers, as '1' is '01', '2' is '02'"
+    ):
+        open_tree(tmp_path, tree({"train/01": 9, "train/02": 9, "val/1": 2, "val/2": 2}))
+
+
+def test_a_split_among_the_classes_of_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train/val/ is a split by its name, .* classes a, b beside it: move it out of"
+    ):
+        open_tree(tmp_path, tree({"train/a": 9, "train/b": 9, "train/val/a": 3, "train/val/b": 3}))
+    assert open_tree(tmp_path / "2", tree({"train/a": 9, "train/b": 9, "train/test": 9})).classes == ("a", "b", "test")
+
+
+def test_a_single_folder_with_the_classes_of_train_is_not_dropped(tmp_path: Path) -> None:
+    files = tree({"train/a": 9, "train/b": 9, "hold/a": 2, "hold/b": 2})
+    with pytest.raises(ConfigError, match=r"val_folders=\[hold\] takes them as val\), .*; nothing is left of hold/"):
+        open_tree(tmp_path, files)
+    assert by_part(open_tree(tmp_path / "2", files, train_folders=["train"])) == [18, 0, 0]
+
+
+def test_a_held_out_split_that_is_an_archive_or_a_dead_link_is_not_drawn_instead(tmp_path: Path) -> None:
+    files = tree({"train/a": 9, "train/b": 9})
+    write_archive(write_tree(tmp_path / "1" / "set", files) / "val.zip", tree({"a": 1, "b": 1}))
+    with pytest.raises(ConfigError, match=r"unpack them, .*; nothing is left of val\.zip"):
+        open_source(data_settings("folder", tmp_path / "1" / "set"))
+    (write_tree(tmp_path / "2" / "set", files) / "val").symlink_to(tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"1 links that lead to no file, first val; nothing is left of val\."):
+        open_source(data_settings("folder", tmp_path / "2" / "set"))
+    drawn = open_source(data_settings("folder", tmp_path / "2" / "set", train_folders=["train"]))
+    assert by_part(drawn) == [18, 0, 0]
+    others = {"val.csv.gz": gzip.compress(b"x,y\n"), ".val/a/0.jpg": photo(1), "test.zip": b"PK\3\4"}
+    assert by_part(open_tree(tmp_path / "3", files | others)) == [18, 0, 0]
+
+
+@pytest.mark.parametrize("empty", ["val", "val/a"])
+def test_an_empty_folder_of_a_held_out_split_is_said(empty: str, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "set", tree({"train/a": 9, "train/b": 9}))
+    (root / empty).mkdir(parents=True)
+    source = open_source(data_settings("folder", root))
+    assert source.class_differences == ("val/ has no images, so val is drawn from train",)
+
+
+def test_of_a_single_folder_between_splits_and_classes_the_level_is_named(tmp_path: Path) -> None:
+    files = tree({"train/images/a": 9, "train/images/b": 9, "val/images/a": 3, "val/images/b": 3})
+    with pytest.raises(ConfigError, match=r"; data\.class_level=2 takes the folders in it as classes, a, b$"):
+        open_tree(tmp_path, files)
+    assert by_part(open_tree(tmp_path / "2", files, class_level=2)) == [18, 0, 6]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ("hot%20dog", "percent signs as in addresses, as 'hot%20dog' is 'hot dog'"),
+        ("hot dog\u200b", r"invisible characters, as 'hot dog\\u200b' is 'hot dog'"),
+        ("hot dog ", "spaces, points, hyphens and underscores, as 'hot dog ' is 'hot dog'"),
+        ("hot. dog", "spaces, points, hyphens and underscores, as 'hot. dog' is 'hot dog'"),
+    ],
+)
+def test_a_class_of_val_in_another_spelling_is_refused_with_what_differs(
+    held_out: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"are classes of train but for {said}: rename them"):
+        open_tree(tmp_path, tree({"train/hot dog": 9, "train/b": 9, f"val/{held_out}": 2, "val/b": 2}))
+
+
+def test_divisions_of_one_set_with_splits_of_their_own_are_no_classes(tmp_path: Path) -> None:
+    files = tree({f"split{i}/{part}/{name}": 3 for i in (1, 2) for part in ("train", "val") for name in "ab"})
+    with pytest.raises(ConfigError, match=f"data.path={tmp_path}/set/split1 takes one of them"):
+        open_tree(tmp_path, files)
+
+
+def test_a_held_out_split_whose_classes_are_a_folder_deeper_is_named_with_its_settings(tmp_path: Path) -> None:
+    files = tree({"train/a": 9, "train/b": 9, "val/images/a": 2, "val/images/b": 2})
+    settings = r"\(data.train_folders=\[train\] data.val_folders=\[val/images\] takes the classes in that folder\)"
+    with pytest.raises(ConfigError, match=settings):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path / "2", files, train_folders=["train"], val_folders=["val/images"])
+    assert by_part(source) == [18, 0, 4]
+
+
+def test_a_held_out_folder_of_texts_alone_is_said(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"train/a": 9, "train/b": 9}) | {"val/a/0.txt": b"boxes"})
+    assert source.class_differences == ("val/ has no images, so val is drawn from train",)

@@ -103,7 +103,10 @@ def test_images_of_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -
     source = open_tree(tmp_path, files | whole)
     held_out = [(name, label) for name, label in zip(source.names.tolist(), source.labels.tolist(), strict=True)][-3:]
     assert held_out == [(b"val/x/1.jpg", 2), (b"val/y/1.jpg", 1), (b"val/z/1.jpg", 0)]
-    unclear = open_tree(tmp_path / "2", files | {"val.csv": b"file,label\n1.jpg,cat\n"})
+    one = {"val.csv": b"file,label\n1.jpg,cat\n"}
+    with pytest.raises(ConfigError, match="nothing is left of val/"):
+        open_tree(tmp_path / "2", files | one)
+    unclear = open_tree(tmp_path / "3", files | one, allow_partial=True)
     assert unclear.unused[0].startswith("3 images without a label in val/")
 
 
@@ -719,3 +722,37 @@ def test_the_second_of_several_comments_is_no_header(tmp_path: Path) -> None:
         ConfigError, match=r"list\.txt names the images and has 4 columns without names, .*; which one has the classes"
     ):
         open_tree(tmp_path, flat("images/") | {"list.txt": text.encode()})
+
+
+def places() -> dict[str, bytes]:
+    """As Places365: first letters above the classes, of which one has two folders, and flat images of val."""
+    folders = ["a/ant", "b/bee/hive", "b/bee/wild", "c/cat"]
+    numbers = {folder: number for number, folder in enumerate(folders)}
+    train = {
+        f"data_256/{folder}/{i}.jpg": photo(10 * number + i) for folder, number in numbers.items() for i in range(4)
+    }
+    rows = "".join(f"/{folder}/{i}.jpg {number}\n" for folder, number in numbers.items() for i in range(4))
+    of_val = {"ant": [0], "bee": [1, 2], "cat": [3]}
+    seen = {label: iter(some * 12) for label, some in of_val.items()}
+    val = "".join(f"{name}.jpg {next(seen[label])}\n" for name, label in TRUTH.items())
+    return train | flat("val_256/") | {"places_train.txt": rows.encode(), "places_val.txt": val.encode()}
+
+
+def test_numbers_of_the_innermost_folders_are_read_at_the_level_of_the_classes(tmp_path: Path) -> None:
+    folders = {"train_folders": ["data_256"], "val_folders": ["val_256"]}
+    source = open_tree(tmp_path, places(), class_level=2, **folders)
+    assert (source.classes, labels_of(source, VAL)) == (CLASSES, TRUTH)
+    said = (
+        r"places_train\.txt numbers the 4 folders that the images are in, as data_256/a/ant, .*: data\.class_level=2 or"
+    )
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path / "2", places(), **folders)
+
+
+def test_a_held_out_folder_beside_one_without_a_usual_name_is_offered_as_val(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.val_folders=\[val_256\] as val, and what is beside it as train"):
+        open_tree(tmp_path, places())
+    lists = {name: text for name, text in places().items() if name != "places_train.txt"}
+    named = lists | {"places_val.txt": "".join(f"{name}.jpg {label}\n" for name, label in TRUTH.items()).encode()}
+    source = open_tree(tmp_path / "2", named, val_folders=["val_256"], class_level=2)
+    assert labels_of(source, VAL) == TRUTH

@@ -872,3 +872,12 @@ def test_a_table_beside_shards_without_labels_is_named(tmp_path: Path) -> None:
     (folder / "labels.csv").write_text("key,label\n000000,1\n")
     with pytest.raises(ConfigError, match=r"labels\.csv beside the shards is not read: if it has the labels by key"):
         open_shards(folder)
+
+
+def test_a_file_with_fewer_names_than_classes_is_not_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_shards(tmp_path / "s-%03d.tar", numbered(6))
+    (tmp_path / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
+    (tmp_path / "class_weights.json").write_text('{"a": 0.5, "b": 1.5}')
+    with caplog.at_level(logging.INFO, "effnet"):
+        open_shards(tmp_path)
+    assert "data.class_file" not in caplog.text
