@@ -30,6 +30,7 @@ PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 # Keys under which tools save a state dict, and its moving average.
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "params")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
+_CLASSES = frozenset(("class_to_idx", "idx_to_class", "classes", "class_names", "labels"))  # keys beside the tensors
 _REMEDY = "torch.save(model.state_dict(), FILE), where the model can be loaded, saves its tensors alone"
 _ZIP = b"PK\x03\x04"
 _NEWEST_PROTOCOL = 3  # of pickle, that torch's restricted reader knows
@@ -125,7 +126,10 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
             f"{file} is neither {', '.join(known[:-1])} nor {known[-1]}; save the state dict of a PyTorch network in "
             "one of these formats"
         )
-    content = _select(_load(data, file), file, weights)
+    whole = _load(data, file)
+    content = _select(whole, file, weights)
+    if names := sorted(_CLASSES.intersection(map(str, whole))):
+        log.info("%s: %s is not read; published.class_file=FILE gives the names of the classes", file, names[0])
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     unusable = [str(key) for key, value in tensors.items() if not isinstance(key, str) or not _is_plain(value)]
     others = [str(key) for key in content if key not in tensors]

@@ -260,6 +260,12 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
     by_number = {str(label): label for label in range(len(classes))}
     if path is None:
         return by_name
+    if _count_from_one(labels, classes):
+        log.warning(
+            "data.class_file %s: the labels count from 1 to %d, so 1 is %s and %d is %s",
+            *(path, len(classes), classes[0], len(classes), classes[-1]),
+        )
+        return {str(label + 1): label for label in range(len(classes))}
     as_labels = {str(int(name)): label for name, label in by_name.items() if name.isdecimal() and name.isascii()}
     by_name = as_labels | by_name
     labels = {label for label in labels if label in by_name or not label.startswith("-")}
@@ -275,6 +281,15 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
             f"class_{text}, show which is meant"
         )
     return by_name if are_names else by_number
+
+
+def _count_from_one(labels: Collection[str], classes: Sequence[str]) -> bool:
+    """Whether labels are numbers from 1 to the number of the classes, the last among them, and no names of these."""
+    numbers = {label for label in labels if not label.startswith("-")}
+    last = len(classes)
+    return (
+        str(last) in numbers and numbers <= {str(n) for n in range(1, last + 1)} and not any(map(_is_number, classes))
+    )
 
 
 def _in_order(names: Mapping[str, Any], where: str) -> list[Any]:

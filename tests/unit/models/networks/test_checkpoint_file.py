@@ -217,6 +217,16 @@ def checkpoint(**more: Any) -> dict[str, Any]:
     return {"epoch": 3, "arch": "efficientnet_b0", "optimizer": {"state": {}}, "state_dict": raw, "ema": average} | more
 
 
+@pytest.mark.parametrize("key", ["class_to_idx", "classes"])
+def test_names_of_classes_in_a_checkpoint_are_named_with_the_setting(
+    key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = checkpoint(**{key: {"owl": 1, "cat": 0} if key == "class_to_idx" else ["cat", "owl"]})
+    with caplog.at_level("INFO", "effnet"):
+        checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth")
+    assert f"x.pth: {key} is not read; published.class_file=FILE gives the names of the classes" in caplog.text
+
+
 @pytest.mark.parametrize(("weights", "value"), [(None, 1.0), ("ema", 1.0), ("model", 0.0)])
 @pytest.mark.parametrize("averaged", ["state_dict_ema", "model_ema", "params_ema"])
 def test_of_a_checkpoint_with_both_the_average_or_the_raw_weights_are_taken(

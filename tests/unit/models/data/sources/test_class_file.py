@@ -234,3 +234,23 @@ def test_what_may_be_meant_otherwise_is_said(
     with caplog.at_level("WARNING", "effnet"):
         read_class_names(str(tmp_path / "names.txt"), "data.class_file")
     assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "first"),
+    [
+        ({"1", "2", "3"}, "1"),
+        ({"1", "3"}, "1"),
+        ({"-1", "2", "3"}, "1"),
+        ({"0", "1", "3"}, "0"),  # one that is wrong
+        ({"1", "2"}, "0"),  # no image of ant
+        ({"1", "bee", "3"}, "0"),
+    ],
+)
+def test_labels_that_count_from_1_are_the_classes_in_their_order_which_is_said(
+    labels: set[str], first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = rank_labels("names.txt", ["ant", "bee", "cat"], labels)
+    assert [rank[str(int(first) + n)] for n in range(3)] == [0, 1, 2]
+    said = "data.class_file names.txt: the labels count from 1 to 3, so 1 is ant and 3 is cat" in caplog.text
+    assert said == (first == "1")
