@@ -266,6 +266,15 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
             *(path, len(classes), classes[0], len(classes), classes[-1]),
         )
         return {str(label + 1): label for label in range(len(classes))}
+    first_words = {re.split(r"[\s,:;]", name, maxsplit=1)[0]: label for label, name in enumerate(classes)}
+    if (
+        labels
+        and len(first_words) == len(classes)
+        and first_words.keys() >= set(labels)
+        and not by_name.keys() & set(labels)
+    ):
+        log.warning("data.class_file %s: the labels are the first words of its names, as %s", path, min(labels))
+        return first_words
     as_labels = {str(int(name)): label for name, label in by_name.items() if name.isdecimal() and name.isascii()}
     by_name = as_labels | by_name
     labels = {label for label in labels if label in by_name or not label.startswith("-")}

@@ -254,3 +254,11 @@ def test_labels_that_count_from_1_are_the_classes_in_their_order_which_is_said(
     assert [rank[str(int(first) + n)] for n in range(3)] == [0, 1, 2]
     said = "data.class_file names.txt: the labels count from 1 to 3, so 1 is ant and 3 is cat" in caplog.text
     assert said == (first == "1")
+
+
+def test_labels_that_are_the_first_words_of_the_names_are_these_classes(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["n01 tench, Tinca tinca", "n02 goldfish", "n03 great white shark"]
+    assert rank_labels("synsets.txt", names, {"n01", "n03"}) == {"n01": 0, "n02": 1, "n03": 2}
+    assert "synsets.txt: the labels are the first words of its names, as n01" in caplog.text
+    assert "n01" not in rank_labels("synsets.txt", names, {"n01", "n09"})
+    assert "0" in rank_labels("names.txt", ["0 ant", "1 bee", "ant"], {"0", "ant"})
