@@ -24,7 +24,7 @@ from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
 from models.data.sources.files import decompress, tar
 from models.data.sources.files.container import Container, join_parts, locate
-from models.data.sources.files.hidden import HIDDEN, why_hidden
+from models.data.sources.files.hidden import HIDDEN, HIDDEN_FOLDERS, why_hidden
 from models.data.sources.files.image_format import HEAD_BYTES
 from models.data.sources.files.reader import OWN_FILE, Reader, open_member
 from models.data.sources.files.unread_formats import describe, find_format
@@ -268,7 +268,7 @@ def open_own(root: str) -> Files:
     else:
         raise _no_data_error(root)
     hidden = {name: reason for name in listed.names if (reason := why_hidden(name))}
-    unlisted = [(name, HIDDEN if why_hidden(name) else reason) for name, reason in skipped]
+    unlisted = [(name, HIDDEN if why_hidden(name) and reason != HIDDEN_FOLDERS else reason) for name, reason in skipped]
     shown = np.array([name not in hidden for name in listed.names], bool)
     return dataclasses.replace(_select(listed, shown), skipped=(*unlisted, *hidden.items()))
 
@@ -290,6 +290,8 @@ def _no_data_error(root: str) -> ConfigError:
         (".csv", ".jsonl", ".tsv", ".json", ".txt", ".lst", ".yaml", ".yml")
     )
     suffix = Path(root).suffix.lower()
+    if suffix == ".exe":
+        hint = "; if it is a self-extracting archive, unpack it and give the folder"
     if suffix in _OTHER_ARCHIVES:
         hint = "; unpack or mount it, and give the folder"
     elif suffix in _UNFINISHED:

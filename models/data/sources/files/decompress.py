@@ -47,6 +47,7 @@ _NO_ARCHIVES = (
     (b"<", "a web page or XML and no archive; download it again"),
     (b"{", "JSON text and no archive, as an error that a server reports; download it again"),
 )
+_PROGRAMS = (b"MZ", b"\x7fELF")  # of Windows and Linux, which may have a zip behind them that they unpack
 _UTF8_NAME = 0x800  # flag of an entry of a zip
 _CHUNK_BYTES = 2**20
 _MAX_LINK_BYTES = 4096
@@ -72,7 +73,12 @@ def find_compression(archive: Container) -> str:
         if head.startswith(signature):
             raise DataError(f"{archive.location} is {what}")
     kind = next((kind for signature, kind in _READ if head.startswith(signature)), "")
-    return kind or (_ZIP if archive.location.lower().endswith(".zip") else "")  # a zip may begin with a program
+    if kind or not (archive.location.lower().endswith(".zip") or head.startswith(_PROGRAMS)):
+        return kind
+    if archive.location.lower().endswith(".zip"):
+        return _ZIP  # damaged, unless it begins with something else
+    with archive.stream() as stream:
+        return _ZIP if zipfile.is_zipfile(stream) else ""
 
 
 def ensure_plain(archive: Container) -> Path:

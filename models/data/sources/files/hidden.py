@@ -14,6 +14,7 @@ _SYSTEM = (
     *(".git", ".svn", ".hg", ".ipynb_checkpoints", ".cache", ".thumbnails", "__pycache__"),
 )
 HIDDEN = "hidden files and files of the operating system"
+HIDDEN_FOLDERS = "folders of the operating system or of programs, whose files are not counted"
 ICLOUD = "placeholders of files that are in iCloud only (open the folder in Finder and download it)"
 HIDDEN_IMAGES = "images in folders whose name begins with a dot"
 

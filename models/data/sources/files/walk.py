@@ -19,7 +19,7 @@ from blake3 import blake3
 from infra import store
 from infra.store import files
 from models.data.sources.files import tar
-from models.data.sources.files.hidden import HIDDEN, PREFIXES, is_of_system
+from models.data.sources.files.hidden import HIDDEN_FOLDERS, PREFIXES, is_of_system
 
 NO_STAMP = 0
 RECENT_S = 3.0  # FAT stores times to two seconds, object stores to one
@@ -96,7 +96,7 @@ def _walk_own(
         if not is_folder:
             skipped.append((name, reason))
         elif is_of_system(entry.name):
-            skipped.append((f"{name}/", HIDDEN))
+            skipped.append((f"{name}/", HIDDEN_FOLDERS))
         else:
             yield from _walk_own(root, skipped, recent, f"{name}/", (*above, identity))
 

@@ -361,7 +361,7 @@ def _count_others(
         elif not name.startswith(tree.top):
             unused.add(f"images outside {tree.top}", name)
     for name, reason in tree.files.skipped:
-        could_be = reason not in (hidden.HIDDEN, walk.EMPTY_FOLDER)
+        could_be = reason not in (hidden.HIDDEN, hidden.HIDDEN_FOLDERS, walk.EMPTY_FOLDER)
         unused.add(reason, name, could_be_sample=could_be)
     used = set(entries.labels)
     for label, name in enumerate(entries.classes):

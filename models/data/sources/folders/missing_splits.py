@@ -45,7 +45,8 @@ def find_lost_splits(tree: Tree, unused: Unused) -> tuple[str, ...]:
     packed = {name for name in packed if not name.lower().endswith(_OF_TABLES)}
     filled = {name.partition("/")[0] for name in tree.images}
     filled |= {name.removeprefix(tree.top).partition("/")[0] for name in tree.excluded}
-    links = {name for name, why in tree.files.skipped if why not in (hidden.HIDDEN, walk.EMPTY_FOLDER)}
+    others = (hidden.HIDDEN, hidden.HIDDEN_FOLDERS, walk.EMPTY_FOLDER)
+    links = {name for name, why in tree.files.skipped if why not in others}
     empty = {name for name, why in tree.files.skipped if why == walk.EMPTY_FOLDER}
     lines = set()
     for name in (*tree.files.names, *links, *empty):

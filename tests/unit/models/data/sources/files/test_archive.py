@@ -391,3 +391,14 @@ def test_quotes_and_backslashes_around_a_path_are_named(path: str, tmp_path: Pat
     given = path.format(tmp_path)
     with pytest.raises(ConfigError, match=rf"does not exist; .*; {tmp_path} does: quotes and backslashes count"):
         archive.open_own(given)
+
+
+def test_a_zip_behind_a_program_that_unpacks_it_is_read(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as writer:
+        writer.writestr("a/1.jpg", b"x")
+    (tmp_path / "x.exe").write_bytes(b"MZ" + bytes(2_000) + packed.getvalue())
+    assert archive.open_own(str(tmp_path / "x.exe")).names == ["a/1.jpg"]
+    (tmp_path / "y.exe").write_bytes(b"MZ" + bytes(2_000))
+    with pytest.raises(ConfigError, match="if it is a self-extracting archive, unpack it and give the folder"):
+        archive.open_own(str(tmp_path / "y.exe"))
