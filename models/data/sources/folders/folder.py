@@ -292,7 +292,10 @@ def _add_images(
     taken = formats_taken(data)
     known = label_images(tree, parts, classes, explicit=explicit)
     labels, remarks, unlabelled = known.labels, known.remarks, known.unlabelled
+    linked = set() if explicit else missing_splits.find_linked(tree, parts)
     other = missing_splits.find_beside(tree, parts, classes.names)
+    if other and all(name in linked for name in tree.images if name.startswith(other)):
+        other = ""
     beside = missing_splits.describe_beside(other, parts)
     for name, row in tree.images.items():
         kind = tree.format_of(row)
@@ -302,6 +305,8 @@ def _add_images(
         elif part is None and explicit:
             reason = "images in folders that neither data.train_folders nor data.val_folders name"
             unused.add(reason, name, could_be_sample=False)
+        elif name in linked:
+            unused.add("images that are used through links to them", name, could_be_sample=False)
         elif part is None:
             could_be = not split_names.is_unlabelled(name.partition("/")[0])  # otherwise nobody knows their classes
             unused.add(f"images in folders that are no split{beside}", name, could_be_sample=could_be)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from conf.text import list_some
 from infra.errors import ConfigError
@@ -25,6 +26,23 @@ def find_beside(tree: Tree, parts: Mapping[str, int], classes: Collection[str]) 
         return ""
     (other,) = others
     return f"{other}/" if len(folders_below(tree, f"{other}/").keys() & set(classes)) > 1 else ""
+
+
+def find_linked(tree: Tree, parts: Mapping[str, int]) -> set[str]:
+    """Returns the images outside of the parts that are the files of images in them, as ``all/`` behind links to it."""
+    tops = tuple(parts)
+    outside = [name for name in tree.images if not name.startswith(tops)]
+    if not outside or tree.files.containers or tree.files.root.startswith("s3://"):
+        return set()
+
+    def identify(name: str) -> int | tuple[int, int]:
+        if stamp := int(tree.files.stamps[tree.images[name]]):  # of the file that a link leads to, with its inode
+            return stamp
+        status = (Path(tree.files.root) / tree.top / name).stat()
+        return status.st_dev, status.st_ino
+
+    inside = {identify(name) for name in tree.images if name.startswith(tops)}
+    return {name for name in outside if identify(name) in inside}
 
 
 def describe_beside(other: str, parts: Mapping[str, int]) -> str:
