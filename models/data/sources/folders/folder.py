@@ -207,7 +207,7 @@ def _describe_inside(
         inside = {}  # the groups of each class, as its patients
     shared = nested.describe_shared(inside, pictures if parts == splits.WHOLE and not data.train_folders else ())
     if data.train_folders:
-        return shared or nested.describe_nested(inside)
+        return shared or nested.describe_nested(inside, data.group_level)
     if shared and parts == splits.WHOLE:
         raise ConfigError(f"{tree.files.root}: {shared[0]}")
     nested.refuse_initials(inside, tree.files.root)
@@ -217,7 +217,7 @@ def _describe_inside(
         others = other_labels.describe_other_labels(
             tree.files, entries, tree.top, describe_classes(parts), is_part=bool(data.append)
         )
-    return (*others, *(shared or nested.describe_nested(inside)))
+    return (*others, *(shared or nested.describe_nested(inside, data.group_level)))
 
 
 def _divide_by_lists(

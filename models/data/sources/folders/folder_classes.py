@@ -16,7 +16,7 @@ from models.data.sources import listing, split_names, splits
 from models.data.sources.class_remarks import describe_spellings, find_measurement
 from models.data.sources.files.archive import Files
 from models.data.sources.folders import layouts, missing_splits, nested
-from models.data.sources.folders.levels import label_by_level
+from models.data.sources.folders.levels import label_by_level, refuse_one_class
 from models.data.sources.folders.name_labels import describe_command, read_known_names, read_names
 from models.data.sources.folders.tree import NO_PICTURES, Tree, folders_below
 from models.data.sources.listing import TRAIN
@@ -80,6 +80,9 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
         by_level = label_by_level(images, parts, data.class_level, root)
         classes = sorted(set(by_level.values()))
         _refuse_undecodable(classes, root)
+        missing_splits.refuse_splits_as_classes(classes, root)
+        if len(classes) == 1 and not data.append and data.train_folders != [splits.WHOLE_TREE]:
+            refuse_one_class(images, parts, data.class_level, root)
         return Classes(classes, by_level, {}, f"a folder at data.class_level={data.class_level}")
     folders, is_whole = _list_classes(tree, parts), parts == splits.WHOLE and not data.train_folders
     trains = [top for top, part in parts.items() if part == TRAIN]
@@ -97,7 +100,9 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
     held_out = [set(folders_below(tree, top)) for top, part in parts.items() if part != TRAIN]
     are_named = bool(data.train_folders or data.val_folders)
     are_stated = any(one >= set(folders) for one in held_out)
-    if not are_named:
+    if are_named:
+        missing_splits.refuse_splits_as_classes(folders, root)
+    else:
         missing_splits.refuse_splits_within(tree, trains, folders)
         missing_splits.refuse_divisions(tree, trains, folders)
         layouts.refuse_downloads(folders, tree.files.names, parts, root)

@@ -11,7 +11,10 @@ from blake3 import blake3
 from conf import schema
 from conf.text import escaped, list_some
 from infra.errors import ConfigError
+from models.data.sources.folders.nested import find_branches, find_groups, one_of_each_folder
 from models.data.sources.listing import MINIVAL, SPLITS, TRAIN, VAL, Listing
+
+_FEW = 3  # folders that a remark names
 
 
 def label_by_level(images: Iterable[str], parts: Collection[str], level: int, root: str) -> dict[str, str]:
@@ -43,6 +46,29 @@ def label_by_level(images: Iterable[str], parts: Collection[str], level: int, ro
     return {name: path[level - 1 if level > 0 else level] for name, path in paths.items()}
 
 
+def refuse_one_class(images: Iterable[str], parts: Collection[str], level: int, root: str) -> None:
+    """Refuses a level at which all images are in folders of one name, with the first level below that has several.
+
+    Args:
+        images: Paths of images below the common top folder.
+        parts: Folders of the splits, below which the level counts.
+        level: The level, as in ``label_by_level``.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: Always.
+    """
+    paths = [path for _, path in _paths_below(one_of_each_folder(images), parts) if len(path) >= abs(level)]
+    first = level if level > 0 else len(paths[0]) + level + 1
+    remedy = ""
+    for other in range(first + 1, min(map(len, paths)) + 1):
+        names = {path[other - 1] for path in paths}
+        if len(names) > 1:
+            remedy = f": data.class_level={other} takes {list_some(sorted(names))}"
+            break
+    raise ConfigError(f"{root}: at data.class_level={level} all images are in {paths[0][first - 1]}/{remedy}")
+
+
 def describe_deeper(entries: Listing, data: schema.Data, parts: Collection[str]) -> tuple[str, ...]:
     """Returns a remark if images of a class are in several folders below it, where settings name the level.
 
@@ -50,14 +76,19 @@ def describe_deeper(entries: Listing, data: schema.Data, parts: Collection[str])
     """
     if data.class_level < 2:
         return ()
-    below: dict[str, set[str]] = {}
-    for _, path in _paths_below(entries.names, parts):
-        below.setdefault("/".join(path[: data.class_level]), set()).add("/".join(path[data.class_level :]))
-    several = [f"{top} ({', '.join(sorted(inside))})" for top, inside in sorted(below.items()) if len(inside) > 1]
-    if not several:
+    level = data.class_level
+    below: dict[str, list[list[str]]] = {}
+    for _, path in _paths_below(one_of_each_folder(entries.names), parts):
+        below.setdefault("/".join(path[:level]), []).append([*path[level:], ""])
+    several = {top: paths for top, paths in sorted(below.items()) if len(paths) > 1}
+    groups = level + (find_groups(below.values(), 0) or -level)
+    if not several or data.group_level == groups:
         return ()
+    shown = [f"{top} ({list_some(sorted(find_branches(paths)[1]), _FEW)})" for top, paths in several.items()]
+    hint = f"; data.group_level={groups} keeps the images of each, as of a patient, in one split"
     return (
-        f"images in several folders below data.class_level={data.class_level} count as one class: {list_some(several)}",
+        f"images in several folders below data.class_level={level} count as one class: {list_some(shown, _FEW)}"
+        + hint * (groups > 0 and data.group_level is None),
     )
 
 

@@ -121,3 +121,16 @@ def refuse_splits_within(tree: Tree, trains: Sequence[str], classes: Collection[
                     f"{list_some(sorted(shared))} beside it: move it out of {top or 'that folder'}, or "
                     "rename it if it is a class"
                 )
+
+
+def refuse_splits_as_classes(classes: Collection[str], root: str) -> None:
+    """Refuses classes that are all splits by their names, at a level or in folders that settings name.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if split_names.has_splits(classes) and None not in map(split_names.kind_of, classes):
+        raise ConfigError(
+            f"{root}: the settings take {list_some(sorted(classes))} as classes, which are splits by their names: "
+            "data.train_folders and data.val_folders name the folders in which the classes are"
+        )

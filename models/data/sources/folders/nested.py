@@ -35,7 +35,7 @@ def select_classes(images: Collection[str], folders: Sequence[str], root: str) -
     """
     classes = [folder for folder in folders if not names_unlabelled(folder)]
     for folder, paths in group_by_class(images, [f"{folder}/" for folder in classes]).items():
-        prefix, below = _branches(paths)
+        prefix, below = find_branches(paths)
         is_container = len(classes) == 1 or (kind_of(folder) is None and names_no_class(folder))
         if is_container and len(below) > 1 and len(folders) > 1:
             others = list_some(one for one in folders if f"{one}/" != folder)
@@ -65,7 +65,7 @@ def read_splits_below(images: Collection[str], root: str) -> tuple[dict[str, str
         top, *path = name.split("/")
         if path:
             inside.setdefault(top, []).append(path)
-    branches = {top: _branches(paths) for top, paths in inside.items()}
+    branches = {top: find_branches(paths) for top, paths in inside.items()}
     divided = {top: branch for top, branch in branches.items() if has_splits(branch[1])}
     if not divided or len(inside) < 2:
         return {}, {}
@@ -132,7 +132,7 @@ def are_at_level(inside: Mapping[str, Paths], level: int) -> bool:
         inside: Paths below each class, as ``group_by_class`` returns them.
         level: ``data.group_level``.
     """
-    branches = (_branches(paths) for paths in inside.values())
+    branches = (find_branches(paths) for paths in inside.values())
     return {2 + prefix.count("/") for prefix, folders in branches if folders} == {level}
 
 
@@ -146,7 +146,7 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
         images: Paths of all images, if the top folders may be splits, of which that with the most images is train;
             without them the remark is short, since the splits are known and so are most of the other readings.
     """
-    below = {folder: _branches(paths) for folder, paths in inside.items()}
+    below = {folder: find_branches(paths) for folder, paths in inside.items()}
     shared = _find_shared({folder: folders for folder, (_, folders) in below.items()}) or _find_known(inside, below)
     if not shared:
         return ()
@@ -211,38 +211,75 @@ def _find_known(inside: Mapping[str, Paths], below: Mapping[str, tuple[str, set[
     return set(counts) if is_known else set()
 
 
-def describe_nested(inside: Mapping[str, Paths]) -> tuple[str, ...]:
+def describe_nested(inside: Mapping[str, Paths], group_level: int | None) -> tuple[str, ...]:
     """Returns a remark if the images of all classes are in several folders of theirs, which may be the classes.
 
     As the species in ``Aves/1234`` of iNaturalist, beside those of other groups.
 
     Args:
         inside: Paths below each class, as ``group_by_class`` returns them.
+        group_level: ``data.group_level``.
     """
-    below = {folder: _branches(paths)[1] for folder, paths in inside.items()}
+    branches = {folder: find_branches(paths) for folder, paths in inside.items()}
+    below = {folder: folders for folder, (_, folders) in branches.items()}
     is_direct = any(len(path) == 1 for paths in inside.values() for path in paths)
     if is_direct or not below or min(map(len, below.values())) < 2:
-        return _describe_some(inside, below)
-    top = min(below)
+        return _describe_some(inside, branches)
+    top, levels = min(below), {2 + prefix.count("/") for prefix, _ in branches.values()}
     return (
-        f"all images are in folders of the classes ({list_some(sorted(below[top]))} in {top}), "
-        f"{sum(map(len, below.values())):,} in all, and count as those of the class above: data.train_folders names "
-        "folders whose folders are the classes, and data.class_level=2 takes those of all",
+        f"all images are in folders of the classes ({list_some(sorted(below[top]))} in {top}{branches[top][0]}), "
+        f"{sum(map(len, below.values())):,} in all, and count as those of the class above: "
+        f"{_advise(inside, levels, group_level)}",
     )
 
 
-def _describe_some(inside: Mapping[str, Paths], below: Mapping[str, set[str]]) -> tuple[str, ...]:
+def _advise(inside: Mapping[str, Paths], levels: Collection[int], group_level: int | None) -> str:
+    """Returns the settings that take the folders below the classes as classes, and those that may be groups as groups.
+
+    Args:
+        inside: Paths below each class.
+        levels: The levels of the folders, at which 1 is that of the classes.
+        group_level: ``data.group_level``.
+    """
+    if len(levels) > 1:  # a level would take folders that hold others as classes
+        return "data.train_folders names folders whose folders are the classes"
+    (level,) = levels
+    groups = find_groups(inside.values(), level - 1) or find_groups(inside.values(), level - 2)
+    hint = f"; data.group_level={groups + 1} keeps the images of each folder there, as of a patient, in one split"
+    return f"data.class_level={level} takes them as the classes" + hint * (groups > 0 and group_level is None)
+
+
+def find_groups(classes: Iterable[Paths], above: int) -> int:
+    """Returns the first level of folders that may be groups: several in each class, and each in one class only.
+
+    Args:
+        classes: Paths below each class.
+        above: Number of levels to skip.
+
+    Returns:
+        The level below the classes, from 1 on; 0 for none.
+    """
+    some = list(classes)
+    depth = min((len(path) for paths in some for path in paths), default=1) - 1
+    for level in range(above, depth):
+        folders = [{path[level] for path in paths} for paths in some]
+        if len(some) > 1 and min(map(len, folders)) > 1 and sum(map(len, folders)) == len(set().union(*folders)):
+            return level + 1
+    return 0
+
+
+def _describe_some(inside: Mapping[str, Paths], branches: Mapping[str, tuple[str, set[str]]]) -> tuple[str, ...]:
     """Returns a remark if some classes have several folders, as genera of several species beside genera of one."""
-    several = {folder: inside_it for folder, inside_it in below.items() if len(inside_it) > 1}
+    several = {folder: branch for folder, branch in branches.items() if len(branch[1]) > 1}
     if not several or len(inside) < 2:
         return ()
-    top = min(several)
-    direct = sorted(folder.rstrip("/") for folder, paths in inside.items() if any(len(path) == 1 for path in paths))
+    top, level = min(several), 2 + min(prefix.count("/") for prefix, _ in several.values())
+    direct = sorted(folder.rstrip("/") for folder, paths in inside.items() if any(len(path) < level for path in paths))
     lost = f", without the images directly in {list_some(direct)}, which have no such folder" if direct else ""
     return (
-        f"{len(several):,} of {len(inside):,} classes have several folders ({list_some(sorted(several[top]))} in "
-        f"{top.rstrip('/')}), whose images count as those of the class above: data.class_level=2 takes the folders of "
-        f"that level as the classes{lost}",
+        f"{len(several):,} of {len(inside):,} classes have several folders ({list_some(sorted(several[top][1]))} in "
+        f"{f'{top}{several[top][0]}'.rstrip('/')}), whose images count as those of the class above: "
+        f"data.class_level={level} takes the folders of that level as the classes{lost}",
     )
 
 
@@ -290,7 +327,7 @@ def group_by_class(images: Collection[str], classes: Collection[str]) -> Mapping
     return {folder: paths for folder, paths in inside.items() if paths}
 
 
-def _branches(paths: Paths) -> tuple[str, set[str]]:
+def find_branches(paths: Paths) -> tuple[str, set[str]]:
     """Returns the path of the folders that all images are in, and the folders in which they divide below it."""
     depth = 0
     while paths and min(map(len, paths)) > depth + 1 and len({path[depth] for path in paths}) == 1:

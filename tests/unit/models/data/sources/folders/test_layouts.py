@@ -302,7 +302,8 @@ def test_classes_that_hold_folders_of_their_own_are_said(tmp_path: Path) -> None
     source = open_tree(tmp_path, tree(folders))
     assert source.class_differences == (
         "all images are in folders of the classes (12, 7 in Aves/), 5 in all, and count as those of the class above: "
-        "data.train_folders names folders whose folders are the classes, and data.class_level=2 takes those of all",
+        "data.class_level=2 takes them as the classes; data.group_level=2 keeps the images of each folder there, as of "
+        "a patient, in one split",
     )
     assert len(open_tree(tmp_path, {}, train_folders=["Aves", "Fungi"]).classes) == 5
 

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from made_archives import counts, open_tree, photo, tree
+from made_archives import counts, flat, open_tree, photo, tree, write_tree
 
 from conf.schema import Data
 from infra.errors import ConfigError
+from models.data.sources.files import walk
 from models.data.sources.listing import Source
 
 PATIENTS = {f"{8000 + patient}/{label}": 2 for patient in range(12) for label in (0, 1)}
@@ -103,6 +104,73 @@ def test_images_without_a_folder_of_that_level_are_counted(tmp_path: Path) -> No
     assert source.unused == ("3 images without a label in a folder at data.class_level=2, first 1/0.jpg",)
     with pytest.raises(ConfigError, match=r"no image has 3 folders above it, which data.class_level=3 needs"):
         open_tree(tmp_path, {}, class_level=3)
+
+
+def slides() -> dict[str, bytes]:
+    """As BreaKHis: ``{benign,malignant}/SOB/SUBTYPE/PATIENT/ZOOM/IMAGE``."""
+    subtypes = ("benign/SOB/adenosis", "benign/SOB/fibroadenoma", "malignant/SOB/ductal", "malignant/SOB/lobular")
+    return tree(
+        {f"{one}/{one[-4:]}-{patient}/{zoom}X": 1 for one in subtypes for patient in range(9) for zoom in (40, 100)}
+    )
+
+
+def test_the_level_that_is_advised_is_that_of_the_folders_named(tmp_path: Path) -> None:
+    assert open_tree(tmp_path, slides()).class_differences == (
+        "all images are in folders of the classes (adenosis, fibroadenoma in benign/SOB/), 4 in all, and count as "
+        "those of the class above: data.class_level=3 takes them as the classes; data.group_level=4 keeps the images "
+        "of each folder there, as of a patient, in one split",
+    )
+    source = open_tree(tmp_path, {}, class_level=3)
+    assert source.classes == ("adenosis", "ductal", "fibroadenoma", "lobular")
+    (said,) = source.class_differences
+    assert said.startswith("images in several folders below data.class_level=3 count as one class: benign/SOB/adenosis")
+    assert said.endswith(" and 1 more; data.group_level=4 keeps the images of each, as of a patient, in one split")
+    assert len(said) < 400
+    grouped = open_tree(tmp_path, {}, class_level=3, group_level=4, val_share=0.3, minival_share=0.3)
+    assert not any("data.group_level" in line for line in grouped.class_differences)
+
+
+def test_some_classes_with_folders_below_a_common_one_are_said_with_their_level(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"a/x/1": 3, "a/x/2": 3, "b/x/3": 3, "c/y": 3}))
+    (said,) = source.class_differences
+    assert said.startswith("1 of 3 classes have several folders (1, 2 in a/x), whose images count as those of the ")
+    assert "data.class_level=3 takes the folders of that level as the classes, without the images directly in c" in said
+
+
+def test_no_level_is_advised_where_the_folders_are_at_several(tmp_path: Path) -> None:
+    (said,) = open_tree(tmp_path, tree({"a/x/1": 3, "a/x/2": 3, "b/3": 3, "b/4": 3})).class_differences
+    assert said.endswith(": data.train_folders names folders whose folders are the classes")
+
+
+@pytest.mark.parametrize("level", [2, -4])
+def test_a_level_of_one_class_is_refused_with_the_next_that_has_several(level: int, tmp_path: Path) -> None:
+    said = f"at data.class_level={level} all images are in SOB/: data.class_level=3 takes adenosis, ductal, fibroadenom"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, slides(), class_level=level)
+    assert open_tree(tmp_path, {}, class_level=level, val_folders=["."]).classes == ("SOB",)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"class_level": 2}, {"train_folders": ["fold_1", "fold_2"], "val_folders": ["fold_3"]}]
+)
+def test_the_splits_of_folds_are_never_classes(settings: dict[str, object], tmp_path: Path) -> None:
+    folders = {f"fold_{i}/{split}/{label}": 3 for i in (1, 2, 3) for split in ("train", "val") for label in "ab"}
+    with pytest.raises(ConfigError, match=r"have splits of their own, .* takes one of them"):
+        open_tree(tmp_path, tree(folders))
+    with pytest.raises(ConfigError, match="the settings take train, val as classes, which are splits by their names"):
+        open_tree(tmp_path, {}, **settings)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_images_that_the_splits_link_to_are_used(is_old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_tree(tmp_path / "set", tree({"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1}) | flat("all/"))
+    for i in range(12):
+        (root / ("val", "train")[i % 3 > 0] / "ab"[i % 2] / f"link{i}.jpg").symlink_to(f"../../all/{i}.jpg")
+    if is_old:
+        monkeypatch.setattr(walk, "RECENT_S", -1e6)  # the files have stamps
+    source = open_tree(tmp_path, {})
+    assert source.unused == ("12 images that are used through links to them, first all/0.jpg",)
+    assert (source.classes, len(source.labels)) == (("a", "b"), 16)
 
 
 @pytest.mark.parametrize(
