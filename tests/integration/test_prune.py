@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -375,6 +376,7 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
     storage: str, services_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    shutil.rmtree(services_dir / "reports", ignore_errors=True)  # of other tests, which it would delete too
     known = make_known(storage)
     make_job(storage, "forgotten")
     words = [f"storage={storage}", f"run_dir={services_dir}", "prune.older_than_days=30"]
