@@ -246,6 +246,9 @@ def _unwrap(content: Mapping[Any, Any], deepest: int = _DEEPEST) -> Any:
 def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str]) -> dict[str, int]:
     """Returns the number of the class that a label means: its name, or, of names from a file, its number too.
 
+    The numbers count from 0, or from 1 where all labels do. Labels may also be the first words of the names, as the
+    WordNet ids in ``n01 tench``. Both are logged.
+
     Args:
         path: ``data.class_file``.
         classes: Names of the classes.
@@ -266,15 +269,9 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
             *(path, len(classes), classes[0], len(classes), classes[-1]),
         )
         return {str(label + 1): label for label in range(len(classes))}
-    first_words = {re.split(r"[\s,:;]", name, maxsplit=1)[0]: label for label, name in enumerate(classes)}
-    if (
-        labels
-        and len(first_words) == len(classes)
-        and first_words.keys() >= set(labels)
-        and not by_name.keys() & set(labels)
-    ):
+    if by_word := _label_first_words(labels, classes):
         log.warning("data.class_file %s: the labels are the first words of its names, as %s", path, min(labels))
-        return first_words
+        return by_word
     as_labels = {str(int(name)): label for name, label in by_name.items() if name.isdecimal() and name.isascii()}
     by_name = as_labels | by_name
     labels = {label for label in labels if label in by_name or not label.startswith("-")}
@@ -299,6 +296,13 @@ def _count_from_one(labels: Collection[str], classes: Sequence[str]) -> bool:
     return (
         str(last) in numbers and numbers <= {str(n) for n in range(1, last + 1)} and not any(map(_is_number, classes))
     )
+
+
+def _label_first_words(labels: Collection[str], classes: Sequence[str]) -> dict[str, int]:
+    """Returns the classes by the first words of their names; empty unless all labels are such words, and no names."""
+    by_word = {re.split(r"[\s,:;]", name, maxsplit=1)[0]: label for label, name in enumerate(classes)}
+    are_words = by_word.keys() >= set(labels) and not set(classes) & set(labels) and not all(map(_is_number, labels))
+    return by_word if are_words and len(by_word) == len(classes) else {}
 
 
 def _in_order(names: Mapping[str, Any], where: str) -> list[Any]:
