@@ -24,9 +24,8 @@ NEWEST = {"later": True, "digested": False}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VERSION = re.compile(rf"{_NAME.pattern}/\d{{4}}-[0-9a-f]{{8}}")  # of a data set
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_RESERVED_BUCKET = re.compile(
-    r"^[0-9]+(\.[0-9]+){3}$|^xn--|-s3alias$"
-)  # weed/s3api/s3bucket of SeaweedFS refuses these
+# Source: weed/s3api/s3bucket of SeaweedFS, which refuses these.
+_RESERVED_BUCKET = re.compile(r"^[0-9]+(\.[0-9]+){3}$|^xn--|-s3alias$")
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
 
 

@@ -24,7 +24,7 @@ def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
     The network is not modified; it may live on any device, the meta device included.
 
     Source: reference counts in tests/unit/models/networks/efficientnet/test_network.py, and torch.utils.flop_counter,
-    which gives twice as many and takes half as long again.
+    which gives twice as many.
     """
     import torch
     from torch.nn import functional

@@ -69,7 +69,7 @@ def _import(config: schema.Config, parent_run: str = "") -> Registered:
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, file.uri, file.sha256) | {CLASS_NAMES: file.class_source}
-    source_tags["weights"] = options.weights or "the average, if the file has one"
+    source_tags["weights"] = options.weights or "moving average if there is one"
     log.info(
         "importing %s of %s as %s: %s parameters, %d classes, %s px",
         weights.model.name,

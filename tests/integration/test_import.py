@@ -116,10 +116,10 @@ def test_average_and_raw_weights_of_a_file_are_versions_that_say_which_they_are(
     raw = {name: tensor + 1 if name == "_fc.bias" else tensor for name, tensor in theirs.state_dict().items()}
     torch.save({"model": raw, "model_ema": theirs.state_dict()}, tmp_path / "both.pth")
     for kind in (None, "model"):
-        asked = {"name": "both-kinds", "weights": kind, "preprocessing": "imagenet"}
-        pretrained._import(config(str(tmp_path / "both.pth"), **asked))
+        settings = {"name": "both-kinds", "weights": kind, "preprocessing": "imagenet"}
+        pretrained._import(config(str(tmp_path / "both.pth"), **settings))
     average, other = (registry.resolve_version(f"both-kinds/{number}") for number in (1, 2))
-    assert (average.tags["weights"], other.tags["weights"]) == ("the average, if the file has one", "model")
+    assert (average.tags["weights"], other.tags["weights"]) == ("moving average if there is one", "model")
     assert average.run_id != other.run_id
 
 

@@ -123,7 +123,7 @@ def _describe_line(line: str, index: Index, keys: dict[str, str], stems: dict[st
 
 
 def _keys_of(path: str) -> set[str]:
-    """Returns spellings by which similar names are found: without separators, and its folder with its number."""
+    """Returns what a name has in common with similar ones: its letters and digits alone, its folder and number."""
     folder, _, stem = path.replace("\\", "/").rpartition("/")
     stem = _stem_of(stem)
     last = folder.rpartition("/")[2]

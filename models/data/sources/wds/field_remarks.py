@@ -19,7 +19,7 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 OTHER_LABEL = "samples with a label that is none of"  # the classes
 _DOCUMENTS = ("yaml", "yml", "xml", "csv", "tsv", "jsonl", "html", "toml")  # texts that hold more than a label
 _LABEL_WORDS = frozenset(("cls", "class", "label", "labels", "target", "targets", "category"))
-_MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
+_MANY_FIELDS = 20  # of a shard, above which the names have dots within the keys
 
 
 def describe_fields(scans: Sequence[Shard], label_field: str) -> list[str]:
@@ -81,7 +81,7 @@ def describe_contents(
     suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
     seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
     lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
-    if len(suffixes) > _MANYFIELDS:
+    if len(suffixes) > _MANY_FIELDS:
         lines += f"; {len(suffixes):,} fields are too many: a field is what follows the first dot of a name"
     lacking, remedy = f"no sample with an image and a label in {read.field}", ""
     if APART in unused.names:
@@ -131,7 +131,7 @@ def describe_unread(scans: Sequence[Shard]) -> str:
     unread = sum((shard.unread for shard in scans), Counter[str]())
     small = sum((shard.small for shard in scans), Counter[str]())
     count = sum(len(shard.samples) for shard in scans)
-    if len(suffixes) > _MANYFIELDS:
+    if len(suffixes) > _MANY_FIELDS:
         return ""
     ends = {suffix: suffix.rpartition(".")[2] for suffix in suffixes if 2 * suffixes[suffix] > count}
     short = [one for one, end in ends.items() if end not in _DOCUMENTS and 2 * small[one] > count]
