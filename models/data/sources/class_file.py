@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,18 @@ def read_class_names(path: str, key: str) -> list[str]:
     Raises:
         ConfigError: There is no such file, or it holds no names.
     """
-    where = f"{key} {path}"
-    names = parse_names(read_small(path, key), path, where)
+    return list(_read_names(read_small(path, key), path, f"{key} {path}"))
+
+
+@lru_cache(maxsize=16)
+def _read_names(text: str, path: str, where: str) -> tuple[str, ...]:
+    """Returns the names as ``parse_names``, and logs what is odd about them, once in a command."""
+    names = parse_names(text, path, where)
     if len(names) == 1:
         log.warning("%s has the name of a single class, %r", where, names[0][:_SHOWN])
     if repeated := _list_repeated(names):  # two of ImageNet's classes are cranes
         log.warning("%s: %d names are of several classes, as %r", where, len(repeated), repeated[0])
-    return names
+    return tuple(names)
 
 
 def parse_names(text: str, path: str, where: str) -> list[str]:
@@ -243,11 +249,14 @@ def _unwrap(content: Mapping[Any, Any], deepest: int = _DEEPEST) -> Any:
     return named[0] if len(named) == 1 else content
 
 
-def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str]) -> dict[str, int]:
+def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str]) -> tuple[dict[str, int], str]:
     """Returns the number of the class that a label means: its name, or, of names from a file, its number too.
 
     The numbers count from 0, or from 1 where all labels do. Labels may also be the first words of the names, as the
-    WordNet ids in ``n01 tench``. Both are logged.
+    WordNet ids in ``n01 tench``.
+
+    Returns:
+        Classes by label, and a remark on labels of these two other forms; empty for usual ones.
 
     Args:
         path: ``data.class_file``.
@@ -262,22 +271,19 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
     by_name = {name: label for label, name in enumerate(classes)}
     by_number = {str(label): label for label in range(len(classes))}
     if path is None:
-        return by_name
+        return by_name, ""
     if _count_from_one(labels, classes):
-        log.warning(
-            "data.class_file %s: the labels count from 1 to %d, so 1 is %s and %d is %s",
-            *(path, len(classes), classes[0], len(classes), classes[-1]),
-        )
-        return {str(label + 1): label for label in range(len(classes))}
+        last = len(classes)
+        said = f"the labels count from 1 to {last}, so 1 is {classes[0]} and {last} is {classes[-1]} of {path}"
+        return {str(label + 1): label for label in range(last)}, said
     if by_word := _label_first_words(labels, classes):
-        log.warning("data.class_file %s: the labels are the first words of its names, as %s", path, min(labels))
-        return by_word
+        return by_word, f"the labels are the first words of the names in {path}, as {min(labels)}"
     as_labels = {str(int(name)): label for name, label in by_name.items() if name.isdecimal() and name.isascii()}
     by_name = as_labels | by_name
     labels = {label for label in labels if label in by_name or not label.startswith("-")}
     unequal = sorted(text for text in by_name.keys() & by_number.keys() if by_name[text] != by_number[text])
     if not unequal:
-        return by_number | by_name
+        return by_number | by_name, ""
     are_names, are_numbers = by_name.keys() >= set(labels), by_number.keys() >= set(labels)
     if are_names == are_numbers:
         text = unequal[0]
@@ -286,7 +292,7 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
             f"{by_name[text]}, and the number of the class {classes[by_number[text]]!r}; names with letters, as "
             f"class_{text}, show which is meant"
         )
-    return by_name if are_names else by_number
+    return (by_name if are_names else by_number), ""
 
 
 def _count_from_one(labels: Collection[str], classes: Sequence[str]) -> bool:

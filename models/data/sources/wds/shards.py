@@ -88,7 +88,7 @@ def open_shards(data: schema.Data) -> Source:
     for split in sorted(set(shards.parts.values())):
         refuse_two_forms(data, [one for one in scans if shards.parts[one.name] == split], read)
     classes = _list_classes(data, scans, read)
-    entries, unused = _list_samples(data, shards, scans, read, classes)
+    entries, unused, said = _list_samples(data, shards, scans, read, classes)
     if not entries.rows:
         raise ConfigError(describe_contents(data, scans, read, unused, shards.others))
     for name in shards.others:
@@ -103,6 +103,7 @@ def open_shards(data: schema.Data) -> Source:
         class_differences=(
             *compare_classes(entries, {str(part): part for part in sorted(set(entries.split))}),
             *describe_labels(classes),
+            *filter(None, (said,)),
         ),
     )
     _report(data, shards, scans, source, label_field)
@@ -213,10 +214,14 @@ def _list_classes(data: schema.Data, scans: Sequence[Shard], read: LabelReader) 
 
 def _list_samples(
     data: schema.Data, shards: ShardAddresses, scans: Sequence[Shard], read: LabelReader, classes: Sequence[str]
-) -> tuple[Listing, Unused]:
-    """Lists the samples that have a label and a format that is decoded; counts the others."""
+) -> tuple[Listing, Unused, str]:
+    """Lists the samples that have a label and a format that is decoded; counts the others.
+
+    Returns:
+        The samples, the others, and a remark on what the labels mean; empty for usual ones.
+    """
     labels = {label for shard in scans for sample in shard.samples if (label := read(sample.labels))}
-    rank = rank_labels(data.class_file, classes, labels)
+    rank, said = rank_labels(data.class_file, classes, labels)
     strange = min(labels - rank.keys(), default="")
     taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
     unused, files, label_field = Unused(), [], read.field
@@ -262,4 +267,4 @@ def _list_samples(
     for number, name in enumerate(classes):
         if number not in used:
             unused.add("classes without images", name, could_be_sample=False)
-    return entries, unused
+    return entries, unused, said

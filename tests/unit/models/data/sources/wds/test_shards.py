@@ -213,6 +213,15 @@ def test_a_class_file_gives_the_names_and_the_order(tmp_path: Path) -> None:
     assert source.unused == ("1 classes without images, first bee",)
 
 
+def test_labels_that_count_from_1_have_the_names_in_their_order_and_the_manifest_says_so(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%05d.tar", [{"jpg": photo(i), "cls": 1 + i % 3} for i in range(9)])
+    (tmp_path / "names.txt").write_text("zebra\nant\nbee\n")
+    source = open_shards(folder, class_file=str(tmp_path / "names.txt"))
+    assert truth(source) == {photo(i): ("zebra", "ant", "bee")[i % 3] for i in range(9)}
+    said = f"the labels count from 1 to 3, so 1 is zebra and 3 is bee of {tmp_path}/names.txt"
+    assert (source.unused, source.class_differences) == ((), (said,))
+
+
 @pytest.mark.parametrize(
     "content",
     [
