@@ -6,7 +6,6 @@ Runs where Playwright and a Chromium are installed; the project depends on neith
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ import made_results
 import numpy as np
 import owner_calls
 import pytest
+from serving import serving
 
 from conf import schema
 from conf.data_set import EvalTransform
@@ -256,17 +256,15 @@ def test_a_foreign_page_neither_reads_nor_writes_in_the_browser_of_one_who_is_lo
 ) -> None:
     base = services.prefect.removesuffix("/api")
     with (
-        ThreadingHTTPServer(("127.0.0.1", 0), Evil) as server,
+        serving(ThreadingHTTPServer(("127.0.0.1", 0), Evil)) as server,
         opened(browser, services_dir, base, "prefect") as (page, _),
     ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         page.get_by_text("Event Feed").first.wait_for()  # of the menu, which only those who are in see
         page.goto(login.forwarding_page(services_dir / "services", services.mlflow, "mlflow").as_uri())
         page.wait_for_url(f"{services.mlflow}/**")
         page.get_by_text("Recent Experiments").or_(page.get_by_role("heading", name="Experiments")).first.wait_for()
         page.goto(f"http://{host}:{server.server_port}/")
         got = page.evaluate(ATTACK, [services.prefect, services.mlflow])
-        server.shutdown()
     assert len(got) == 14
     read = [answer for answer in got if answer[0] not in ("error", "opaque") and answer[1] not in (401, 403)]
     assert read == []

@@ -3,7 +3,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from checkout import ROOT
+from serving import serving
 
 from infra.errors import ConfigError, TransientError
 from infra.tracking import client as mlflow_client
@@ -183,8 +183,7 @@ def test_a_refusal_is_a_persons_mistake_and_a_failure_is_not(monkeypatch, status
         def log_message(self, *_: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(HTTPServer(("127.0.0.1", 0), Answers)) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
         for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"):
             monkeypatch.delenv(name, raising=False)  # as a command does that connects to the embedded services
@@ -192,7 +191,6 @@ def test_a_refusal_is_a_persons_mistake_and_a_failure_is_not(monkeypatch, status
         with pytest.raises(error, match=str(status) if status < 500 else "fails"):
             start("refused")
         assert time.monotonic() - begun < 60, "MLflow's own retries take four minutes"
-        server.shutdown()
 
 
 def test_a_password_in_the_address_is_refused_before_it_stands_in_a_log(monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from serving import serving
 
 from conf import compose
 from conf.data_set import EvalTransform
@@ -89,11 +89,5 @@ def alert_sink() -> Iterator[tuple[str, list[str]]]:
     server = HTTPServer(("127.0.0.1", 0), _Hook)
     texts: list[str] = []
     server.texts = texts  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}/hook", texts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

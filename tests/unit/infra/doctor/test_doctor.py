@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
 from conf import compose
 from conf.schema import Data, Launch, Services
@@ -79,15 +80,11 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     """A running one; ``os.environ`` leads boto3 to it."""
-    with FakeServer() as fake:
+    with serving(FakeServer()) as fake:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", fake.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
-        thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield fake
-        fake.shutdown()
-        thread.join()
 
 
 def only(findings: list[Finding]) -> Finding:

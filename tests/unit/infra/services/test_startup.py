@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from serving import serving
 
 from infra.errors import ConfigError
 from infra.services import keys, processes, startup
@@ -26,10 +26,8 @@ class Foreign(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Foreign)) as server:
+        yield server.server_port
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])

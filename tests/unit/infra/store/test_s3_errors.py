@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from matrix import with_slow_rest
+from serving import serving
 
 from infra import store
 from infra.errors import ConfigError
@@ -46,21 +47,16 @@ class Refusing(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    for key, value in {"ENDPOINT_URL_S3": address, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
-        monkeypatch.setenv(f"AWS_{key}", value)
-    yield address
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Refusing)) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        for key, value in {"ENDPOINT_URL_S3": address, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+            monkeypatch.setenv(f"AWS_{key}", value)
+        yield address
 
 
 @pytest.mark.parametrize(
     ("ahead_s", "said"),
-    [(3600.0, "60 minutes behind"), (-3600.0, "60 minutes ahead of"), (-400.0, "7 minutes ahead of")],
+    with_slow_rest([(3600.0, "60 minutes behind"), (-3600.0, "60 minutes ahead of"), (-400.0, "7 minutes ahead of")]),
 )
 def test_a_clock_that_is_off_is_named_instead_of_the_keys(
     endpoint: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float, said: str
@@ -75,7 +71,7 @@ def test_a_clock_that_is_off_is_named_instead_of_the_keys(
         assert "AWS_ACCESS_KEY_ID" not in message
 
 
-@pytest.mark.parametrize("ahead_s", [0.0, 60.0, -60.0, None])
+@pytest.mark.parametrize("ahead_s", with_slow_rest([0.0, 60.0, -60.0, None], plain=2))
 def test_with_a_clock_that_is_right_the_keys_are_named(
     endpoint: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float | None
 ) -> None:

@@ -1,13 +1,13 @@
 """Requests to MLflow's REST API, against a local server."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
 
 from infra.errors import ConfigError, PermanentError, TransientError
 from infra.tracking import rest
@@ -46,14 +46,12 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     """A server at the address of MLflow, for a user without credentials."""
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(Server()) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}/")
         monkeypatch.setenv("HOME", str(tmp_path))
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         yield server
-        server.shutdown()
 
 
 def test_all_pages_of_a_search_are_read(server: Server) -> None:

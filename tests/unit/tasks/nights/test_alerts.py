@@ -6,13 +6,13 @@ import json
 import socket
 import socketserver
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from serving import serving
 
 from conf.schema import Alerts, Email
 from infra.services import keys
@@ -58,14 +58,8 @@ class Smtp(socketserver.StreamRequestHandler):
 def running(server: socketserver.BaseServer) -> Iterator[list[object]]:
     received: list[object] = []
     server.received = received  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(server):
         yield received
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import ClassVar
 
 import pytest
+from serving import serving
 
 from conf import compose
 from conf.schema import Config
@@ -283,13 +283,9 @@ class _Prefect(BaseHTTPRequestHandler):
 def states(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     server = HTTPServer(("127.0.0.1", 0), _Prefect)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
-    thread = Thread(target=server.serve_forever)
-    thread.start()
     _Prefect.states.clear()
-    yield _Prefect.states
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield _Prefect.states
 
 
 def test_a_night_that_crashed_is_recorded_and_reported_by_the_next_one(

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_archives import data_settings
+from serving import serving
 
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from models.data.sources import catalog
@@ -74,12 +74,8 @@ def site() -> Iterator[Site]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     site.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield site
 
 
 def fetch_file(site: Site, folder: Path, md5: str | None = MD5, path: str = "/set.tgz") -> tuple[Path, list[float]]:

@@ -9,7 +9,6 @@ import pickle
 import re
 import shutil
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 import webdataset
 from made_archives import data_settings, photo, write_archive
+from serving import serving
 
 from infra.errors import ConfigError, DataError
 from models.data.shards import layout, writer
@@ -495,11 +495,9 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "web").mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "web")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    handler = functools.partial(Quiet, directory=str(tmp_path / "web"))
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_shards_of_a_web_server_are_downloaded_once(web: str, tmp_path: Path) -> None:
