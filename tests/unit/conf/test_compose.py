@@ -87,7 +87,7 @@ def test_every_file_composes_wherever_its_group_is_used(group: str) -> None:
         assert part == (alone if group == "recipe" or name == group else dataclasses.replace(alone, path=None)), option
 
 
-@pytest.mark.parametrize("profile", compose.options("profile"))
+@pytest.mark.parametrize("profile", with_slow_rest(compose.options("profile"), plain=2))
 def test_a_profile_leaves_the_choice_of_the_network(profile: str) -> None:
     config = compose.compose(["model=l2", f"profile={profile}"])
     assert (config.profile, config.model.name) == (profile, "efficientnet_l2")
@@ -149,7 +149,7 @@ def test_the_transfer_s_settings_are_its_own() -> None:
     assert config.recipe.epochs == compose.compose().recipe.epochs
 
 
-@pytest.mark.parametrize("words", [["profile=laptop"], ["profile=paper"]])
+@pytest.mark.parametrize("words", with_slow_rest([["profile=laptop"], ["profile=paper"]]))
 def test_a_protocol_given_on_the_command_line_brings_its_recipe_whatever_the_profile(words: list[str]) -> None:
     found = compose.compose([*words, "transfer=kornblith"]).transfer
     assert (found.protocol, found.recipe.optimizer, found.recipe.global_batch, found.steps) == (
@@ -161,6 +161,7 @@ def test_a_protocol_given_on_the_command_line_brings_its_recipe_whatever_the_pro
     assert compose.compose([*words, "transfer=author"]).transfer.recipe.lr_per_256 == schema.Recipe().lr_per_256 / 4
 
 
+@pytest.mark.slow
 def test_the_paper_s_profile_transfers_to_the_eight_sets_of_table_5_each_with_its_metric() -> None:
     asked = compose.compose(["profile=paper"]).transfer
     found = {name: compose.compose([f"data@transfer.data={name}"]).transfer.data for name in asked.sets}
@@ -501,7 +502,9 @@ def job() -> schema.Job:
 
 
 @pytest.mark.parametrize(
-    "make", [compose.compose, lambda: compose.compose(["profile=paper", *FOLDER]), job], ids=["laptop", "paper", "job"]
+    "make",
+    with_slow_rest([compose.compose, lambda: compose.compose(["profile=paper", *FOLDER]), job]),
+    ids=["laptop", "paper", "job"],
 )
 def test_yaml_and_back_is_the_same(make: Callable[[], Any]) -> None:
     value = make()
@@ -589,6 +592,7 @@ def test_keys_are_all_settings_down_to_the_leaves() -> None:
     assert {"recipe", "recipe.epochs", "transfer.data.augment.flip_prob", "search.recipe.seed"} <= set(compose.keys())
 
 
+@pytest.mark.slow
 def test_the_modern_recipe_brings_its_augmentation_and_the_command_line_still_wins() -> None:
     for profile in ("laptop", "paper"):
         augment = compose.compose([f"profile={profile}", "recipe=modern"]).data.augment

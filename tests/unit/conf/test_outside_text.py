@@ -14,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from matrix import with_slow_rest
 from omegaconf import OmegaConf
 
 from conf import compose, schema
@@ -57,7 +58,7 @@ def with_value(key: str, value: Any) -> str:
     return yaml.safe_dump(yaml.safe_load(TEXT) | {key: value})
 
 
-@pytest.mark.parametrize("value", REACHES)
+@pytest.mark.parametrize("value", with_slow_rest(REACHES, plain=3))
 def test_a_value_that_is_read_back_reaches_for_nothing(value: str) -> None:
     for key in ("data_name", "manifest_uri", "leave_out", "init_weights_uri"):
         for text in (with_value(key, [value]), with_value(key, value), with_value(key, {value: value})):
@@ -113,44 +114,47 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        ("42", "expected a mapping"),
-        ("[1, 2]", "expected a mapping"),
-        ("", "expected a mapping"),
-        ("text", "expected a"),
-        ("null", "expected a mapping"),
-        ("# only a comment\n", "expected a mapping"),
-        ("--- {}\n--- {}\n", "single document"),
-        ("{" * 3000, "nested more than 16 deep"),
-        ("[" * 3000, "nested more than 16 deep"),
-        ("- " * 3000, "deep"),
-        ("a: " + "{a: " * 3000, "nested more than 16 deep"),
-        (BOMB, "anchors and aliases"),
-        ("a: &x 1", "anchors and"),
-        ("a: *x", "anchors and aliases"),
-        ("a: !!python/object/apply:os.system [id]", "tags are refused"),
-        ("!!python/object:x {}", "tags are refused"),
-        ("a: !!binary AA==", "tags are refused"),
-        ("a: !own 1", "tags are"),
-        ("kind: tr\x00ain", "special characters"),
-        (b"kind: \xff\xfe", "codec can't decode"),
-        ("kind: train\n x", ""),
-        ("x" * 2**21, "characters are no configuration"),
-        ("_target_: os.system", "_target_"),
-        ("{}", "kind"),
-        ("recipe: {_target_: builtins.exec}", "_target_"),
-        ("1: 2", ""),
-        ("null: 2", ""),
-        ("? [a]\n: b", ""),
-        ("kind: train\nkind: train", "duplicate key kind (line 2)"),
-        ("recipe: {lr_per_256: 0x" + "f" * 400 + "}", ""),
-        ("recipe: {epochs: " + "9" * 5000 + "}", ""),
-        ("data_name: 2020-13-45", ""),
-        ("kind: [train", "while parsing"),
-        ("kind: \x1b[31m[", ""),
-        (f"{TEXT}\nsplit: {{}}", "split"),
-        ("\ufeff", "expected a"),
-    ],
+    with_slow_rest(
+        [
+            ("42", "expected a mapping"),
+            ("[1, 2]", "expected a mapping"),
+            ("", "expected a mapping"),
+            ("text", "expected a"),
+            ("null", "expected a mapping"),
+            ("# only a comment\n", "expected a mapping"),
+            ("--- {}\n--- {}\n", "single document"),
+            ("{" * 3000, "nested more than 16 deep"),
+            ("[" * 3000, "nested more than 16 deep"),
+            ("- " * 3000, "deep"),
+            ("a: " + "{a: " * 3000, "nested more than 16 deep"),
+            (BOMB, "anchors and aliases"),
+            ("a: &x 1", "anchors and"),
+            ("a: *x", "anchors and aliases"),
+            ("a: !!python/object/apply:os.system [id]", "tags are refused"),
+            ("!!python/object:x {}", "tags are refused"),
+            ("a: !!binary AA==", "tags are refused"),
+            ("a: !own 1", "tags are"),
+            ("kind: tr\x00ain", "special characters"),
+            (b"kind: \xff\xfe", "codec can't decode"),
+            ("kind: train\n x", ""),
+            ("x" * 2**21, "characters are no configuration"),
+            ("_target_: os.system", "_target_"),
+            ("{}", "kind"),
+            ("recipe: {_target_: builtins.exec}", "_target_"),
+            ("1: 2", ""),
+            ("null: 2", ""),
+            ("? [a]\n: b", ""),
+            ("kind: train\nkind: train", "duplicate key kind (line 2)"),
+            ("recipe: {lr_per_256: 0x" + "f" * 400 + "}", ""),
+            ("recipe: {epochs: " + "9" * 5000 + "}", ""),
+            ("data_name: 2020-13-45", ""),
+            ("kind: [train", "while parsing"),
+            ("kind: \x1b[31m[", ""),
+            (f"{TEXT}\nsplit: {{}}", "split"),
+            ("\ufeff", "expected a"),
+        ],
+        plain=12,
+    ),
 )
 def test_what_is_no_job_is_refused_in_one_line_and_at_once(text: str | bytes, message: str) -> None:
     began = time.monotonic()
@@ -158,7 +162,7 @@ def test_what_is_no_job_is_refused_in_one_line_and_at_once(text: str | bytes, me
     assert time.monotonic() - began < 30  # the bomb would be 12 billion billion items
 
 
-@pytest.mark.parametrize("kind", [schema.Job, schema.Model, schema.Config])
+@pytest.mark.parametrize("kind", with_slow_rest([schema.Job, schema.Model, schema.Config]))
 def test_a_job_s_own_yaml_and_its_bytes_are_still_read(kind: type[Any]) -> None:
     value = {schema.Job: JOB, schema.Model: schema.Model(width=0.1 + 0.2), schema.Config: compose.compose()}[kind]
     text = compose.to_yaml(value)

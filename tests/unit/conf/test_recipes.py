@@ -55,13 +55,13 @@ def test_every_profile_is_checked() -> None:
     assert set(LAPTOP_RECIPES) >= {"laptop", "laptop_explain", "laptop_finetune", "laptop_kornblith", "laptop_search"}
 
 
-@pytest.mark.parametrize("use", with_slow_rest(USES, plain=6))
+@pytest.mark.parametrize("use", with_slow_rest(USES, plain=2))
 def test_a_short_training_ends_at_a_tenth_of_its_peak_rate_or_less(use: str) -> None:
     steps, recipe = 100, recipe_of(use)
     assert rate_at(recipe, recipe.epochs * steps - 1, steps) <= peak_rate(recipe) / 10
 
 
-@pytest.mark.parametrize("use", [use for use in USES if use != "imagenette: networks"])
+@pytest.mark.parametrize("use", with_slow_rest([use for use in USES if use != "imagenette: networks"], plain=4))
 def test_a_short_training_warms_up_for_an_epoch_at_most(use: str) -> None:
     assert recipe_of(use).warmup_epochs <= 1
 
@@ -73,7 +73,7 @@ def test_networks_are_trained_from_random_weights_at_the_official_rate_on_imagen
     assert recipe_of("imagenette: transfer").lr_per_256 == 0.016 / 4  # from trained weights
 
 
-@pytest.mark.parametrize("use", with_slow_rest(USES, plain=6))
+@pytest.mark.parametrize("use", with_slow_rest(USES, plain=2))
 def test_the_initial_weights_have_no_share_in_the_average_of_a_short_training(use: str) -> None:
     """The decay rises with the steps. A constant 0.9999 would leave them 95 % after 500 steps."""
     if ema_decay := recipe_of(use).ema_decay:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from made_archives import photo, write_archive
+from matrix import with_slow_rest
 
 from flows.__main__ import main
 from flows.cli import signals
@@ -74,83 +75,95 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        (["promote", "efficientnet-b0/2"], "effnet promote needs --why TEXT: reason, for the record"),
-        (["promote", "efficientnet-b0/2", "--why", ""], "effnet promote needs --why TEXT"),
-        (["promote", "--why", "text"], "effnet promote takes NAME/VERSION; 0 given"),
-        (["rollback"], "effnet rollback takes NAME; 0 given; see effnet rollback --help"),
-        (["trian", "model=b3"], "no verb 'trian'; did you mean 'train'? `effnet --help` lists them"),
-        (["model=b3"], "a verb comes first, as in effnet train model=b3; `effnet --help` lists them"),
-        (["xyzzy"], "no verb 'xyzzy'; `effnet --help` lists them"),
-        (["train", "--model", "b3"], "no option '--model'; settings are written without dashes: model=b3"),
-        (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
-        (["train", "--run-dir", "x"], "no option '--run-dir'; settings are written without dashes: run_dir=x"),
-        (
-            ["train", "--epochs", "3"],
-            "no option '--epochs', and no setting named 'epochs'; did you mean 'recipe.epochs'?",
-        ),
-        (
-            ["train", "--batch-size=8"],
-            "no option '--batch-size=8', and no setting named 'batch_size'; did you mean 'reci",
-        ),
-        (
-            ["train", "-m", "data.seed=1"],
-            "no option '-m'; a command has one value of each setting: run it once for each",
-        ),
-        (["train", "--cfg", "job"], "no option '--cfg'; `effnet config KEY=VALUE` prints the settings"),
-        (
-            ["train", "--config-dir=/x"],
-            "no option '--config-dir=/x'; files of settings are those of conf/, chosen as pr",
-        ),
-        (["train", "--ledge"], "no option '--ledge'; did you mean --ledger?"),
-        (["models", "--dry-run"], "effnet models has no option --dry-run"),
-        (["models", "--ledger"], "effnet models has no option --ledger"),
-        (["train", "--dry"], "no option '--dry'; did you mean --dry-run?"),
-        (["export", "b0/1", "--format", "onnx"], "no option '--format'; did you mean --onnx?"),
-        (
-            ["train", "--why", "x"],
-            "effnet train has no option --why, which belongs to effnet config, promote, rollback",
-        ),
-        (
-            ["train", "--model", "b3", "--data=digits", "recipe.epoch=3"],
-            "no option '--model'; settings are written without dashes: model=b3; "
-            "no option '--data=digits'; settings are written without dashes: data=digits; "
-            "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? ",
-        ),
-        (
-            ["train", "model=b9", "--why", "x"],
-            "effnet train has no option --why, which belongs to effnet config, promote, ",
-        ),
-        (["promote", "b0/2", "data=x"], "effnet promote needs --why TEXT: reason, for the record; no data named 'x'; "),
-        (["train", "epochs=3"], "no setting named 'epochs'; did you mean 'recipe.epochs'? "),
-        (
-            ["train", "seed=3"],
-            "no setting named 'seed'; did you mean 'architecture.seed' or 'data.seed' or 'recipe.seed'? ",
-        ),
-        (["train", "model=efficientnet_b3"], "no model named 'efficientnet_b3'; did you mean 'b3'? "),
-        (
-            ["train", "recipe.epoch=3", "model=b9"],
-            "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? `effnet config` lists them; "
-            "no model named 'b9'; did you mean 'b8'? ",
-        ),
-        (["train", "data.leave_out=[a"], "data.leave_out='[a': a bracket is missing; a list is data.leave_out=[A,B]"),
-        (["open"], "effnet open takes PAGE; 0 given"),
-        (["plan", "--price", "cheap"], "--price takes the price of a GPU-hour, a number from 0, is 'cheap'"),
-        (["plan", "--price=-1"], "--price takes the price of a GPU-hour, a number from 0, is '-1'"),
-        (["register"], "effnet register takes JOB; 0 given"),
-        (["train", "register=a/b"], "register must be 1 to 63 of A-Z a-z 0-9 . _ - "),
-        (["download", "cifar10", "pets"], "effnet download takes [DATASET]; 2 given: cifar10 pets"),
-        (["download", "cifra10"], "no data named 'cifra10'; did you mean 'cifar10'? "),
-        (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE, as in recipe.epochs=2"),
-        (["train", "b3"], "'b3' is not KEY=VALUE; did you mean model=b3?"),
-        (["evaluate", "b0@champion"], "'b0@champion' is not KEY=VALUE; did you mean model_ref=b0@champion?"),
-        (["train", "/data/pets"], "'/data/pets' is not KEY=VALUE; did you mean data=folder data.path=/data/pets?"),
-        (["train data=digits"], "'train data=digits' is one word: write the command without quotes around it"),
-        (["shard", "--dry-run"], "effnet shard has no option --dry-run, which belongs to effnet reproduce, study, "),
-        (["config", "--quiet"], "effnet config has no option --quiet, which belongs to effnet "),
-        (["train", "--dryrun"], "no option '--dryrun'; did you mean --dry-run?"),
-        (["shard", "--ledger"], "effnet shard has no option --ledger, which belongs to effnet reproduce, study, "),
-    ],
+    with_slow_rest(
+        [
+            (["promote", "efficientnet-b0/2"], "effnet promote needs --why TEXT: reason, for the record"),
+            (["promote", "efficientnet-b0/2", "--why", ""], "effnet promote needs --why TEXT"),
+            (["promote", "--why", "text"], "effnet promote takes NAME/VERSION; 0 given"),
+            (["rollback"], "effnet rollback takes NAME; 0 given; see effnet rollback --help"),
+            (["trian", "model=b3"], "no verb 'trian'; did you mean 'train'? `effnet --help` lists them"),
+            (["model=b3"], "a verb comes first, as in effnet train model=b3; `effnet --help` lists them"),
+            (["xyzzy"], "no verb 'xyzzy'; `effnet --help` lists them"),
+            (["train", "--model", "b3"], "no option '--model'; settings are written without dashes: model=b3"),
+            (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
+            (["train", "--run-dir", "x"], "no option '--run-dir'; settings are written without dashes: run_dir=x"),
+            (
+                ["train", "--epochs", "3"],
+                "no option '--epochs', and no setting named 'epochs'; did you mean 'recipe.epochs'?",
+            ),
+            (
+                ["train", "--batch-size=8"],
+                "no option '--batch-size=8', and no setting named 'batch_size'; did you mean 'reci",
+            ),
+            (
+                ["train", "-m", "data.seed=1"],
+                "no option '-m'; a command has one value of each setting: run it once for each",
+            ),
+            (["train", "--cfg", "job"], "no option '--cfg'; `effnet config KEY=VALUE` prints the settings"),
+            (
+                ["train", "--config-dir=/x"],
+                "no option '--config-dir=/x'; files of settings are those of conf/, chosen as pr",
+            ),
+            (["train", "--ledge"], "no option '--ledge'; did you mean --ledger?"),
+            (["models", "--dry-run"], "effnet models has no option --dry-run"),
+            (["models", "--ledger"], "effnet models has no option --ledger"),
+            (["train", "--dry"], "no option '--dry'; did you mean --dry-run?"),
+            (["export", "b0/1", "--format", "onnx"], "no option '--format'; did you mean --onnx?"),
+            (
+                ["train", "--why", "x"],
+                "effnet train has no option --why, which belongs to effnet config, promote, rollback",
+            ),
+            (
+                ["train", "--model", "b3", "--data=digits", "recipe.epoch=3"],
+                "no option '--model'; settings are written without dashes: model=b3; "
+                "no option '--data=digits'; settings are written without dashes: data=digits; "
+                "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? ",
+            ),
+            (
+                ["train", "model=b9", "--why", "x"],
+                "effnet train has no option --why, which belongs to effnet config, promote, ",
+            ),
+            (
+                ["promote", "b0/2", "data=x"],
+                "effnet promote needs --why TEXT: reason, for the record; no data named 'x'; ",
+            ),
+            (["train", "epochs=3"], "no setting named 'epochs'; did you mean 'recipe.epochs'? "),
+            (
+                ["train", "seed=3"],
+                "no setting named 'seed'; did you mean 'architecture.seed' or 'data.seed' or 'recipe.seed'? ",
+            ),
+            (["train", "model=efficientnet_b3"], "no model named 'efficientnet_b3'; did you mean 'b3'? "),
+            (
+                ["train", "recipe.epoch=3", "model=b9"],
+                "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? `effnet config` lists them; "
+                "no model named 'b9'; did you mean 'b8'? ",
+            ),
+            (
+                ["train", "data.leave_out=[a"],
+                "data.leave_out='[a': a bracket is missing; a list is data.leave_out=[A,B]",
+            ),
+            (["open"], "effnet open takes PAGE; 0 given"),
+            (["plan", "--price", "cheap"], "--price takes the price of a GPU-hour, a number from 0, is 'cheap'"),
+            (["plan", "--price=-1"], "--price takes the price of a GPU-hour, a number from 0, is '-1'"),
+            (["register"], "effnet register takes JOB; 0 given"),
+            (["train", "register=a/b"], "register must be 1 to 63 of A-Z a-z 0-9 . _ - "),
+            (["download", "cifar10", "pets"], "effnet download takes [DATASET]; 2 given: cifar10 pets"),
+            (["download", "cifra10"], "no data named 'cifra10'; did you mean 'cifar10'? "),
+            (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE, as in recipe.epochs=2"),
+            (["train", "b3"], "'b3' is not KEY=VALUE; did you mean model=b3?"),
+            (["evaluate", "b0@champion"], "'b0@champion' is not KEY=VALUE; did you mean model_ref=b0@champion?"),
+            (["train", "/data/pets"], "'/data/pets' is not KEY=VALUE; did you mean data=folder data.path=/data/pets?"),
+            (["train data=digits"], "'train data=digits' is one word: write the command without quotes around it"),
+            (
+                ["shard", "--dry-run"],
+                "effnet shard has no option --dry-run, which belongs to effnet reproduce, study, ",
+            ),
+            (["config", "--quiet"], "effnet config has no option --quiet, which belongs to effnet "),
+            (["train", "--dryrun"], "no option '--dryrun'; did you mean --dry-run?"),
+            (["shard", "--ledger"], "effnet shard has no option --ledger, which belongs to effnet reproduce, study, "),
+        ],
+        plain=20,
+    ),
 )
 def test_a_mistake_is_one_line_with_the_nearest_valid_word(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]

@@ -77,6 +77,7 @@ def test_every_number_of_table_5_is_the_sheet_s(sheet: dict[str, Any]) -> None:
     assert (means["vs_public"], means["vs_reported"]) == paper.TABLE5_GEO_MEAN_RATIOS
 
 
+@pytest.mark.slow
 def test_every_number_of_table_6_is_the_sheet_s_and_the_sets_are_configured_by_it(sheet: dict[str, Any]) -> None:
     rows = sheet["table6_transfer_datasets"]["rows"]
     metrics = {"top1": "top-1", "mean_per_class": "mean per class"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matrix import with_slow_rest
 
 from conf import compose
 from flows.__main__ import main
@@ -72,10 +73,13 @@ def test_the_key_is_that_of_the_job_if_its_shards_exist(tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize(
     ("verb", "module"),
-    [
-        *((name, "models.train") for name, verb in VERBS.items() if verb.trains and name != "train"),
-        ("evaluate", "models.evaluate"),
-    ],
+    with_slow_rest(
+        [
+            *((name, "models.train") for name, verb in VERBS.items() if verb.trains and name != "train"),
+            ("evaluate", "models.evaluate"),
+        ],
+        plain=3,
+    ),
 )
 def test_a_verb_with_many_jobs_prints_how_each_is_submitted(
     verb: str, module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

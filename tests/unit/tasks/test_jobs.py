@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from matrix import with_slow_rest
 
 from conf import compose, schema
 from infra.errors import ConfigError
@@ -123,7 +124,7 @@ def test_trainings_that_solarize_at_level_10_have_other_keys_than_before() -> No
     assert train_key(*magnitude_10) != before[1]
 
 
-@pytest.mark.parametrize("work", PINNED)
+@pytest.mark.parametrize("work", with_slow_rest(PINNED, plain=4))
 def test_work_of_before_keeps_its_key(work: str) -> None:
     compute, pinned = PINNED[work]
     assert compute() == pinned

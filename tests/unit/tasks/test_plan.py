@@ -65,6 +65,7 @@ def test_processes_over_which_a_batch_cannot_be_divided_are_refused(processes: i
         next(plan.lines(compose.compose([f"launch.nproc_per_node={processes}"]), "train"))
 
 
+@pytest.mark.slow
 def test_the_costs_of_a_reproduction_are_summed_and_priced() -> None:
     words = ["profile=paper", "variants=[efficientnet_b0,efficientnet_b4]", "transfer.sets=[pets]"]
     config = compose.compose(words)
@@ -227,6 +228,7 @@ def test_the_estimate_is_for_the_processor_that_the_jobs_use(monkeypatch: pytest
     assert processors.of_jobs(compose.compose(["launch.device=auto"]).launch) == processors.cpu()
 
 
+@pytest.mark.slow
 def test_a_probe_replaces_the_speeds_of_this_machine_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose.compose(["variants=[efficientnet_b0,efficientnet_b7]", "data=digits"])
     monkeypatch.setattr("models.training.probe._STEPS_S", 0.05)

@@ -170,8 +170,7 @@ def test_a_study_that_can_reach_its_end_is_accepted(made: MadeSet, tmp_path: Pat
                 ["scaling.points=[{network:b0,dimension:baseline}]"],
                 "no network named 'b0'; did you mean 'efficientnet_b0'",
             ),
-        ],
-        plain=3,
+        ]
     ),
 )
 def test_what_a_later_part_of_a_study_would_refuse_is_refused(

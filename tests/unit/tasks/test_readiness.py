@@ -123,6 +123,7 @@ def test_only_checks_that_all_passed_end_with_zero(outcomes: list[str], code: in
     assert describe_result(result, paper())[-1] == f"{outcomes[-1]:8} GPUs: 8 GPUs"
 
 
+@pytest.mark.slow
 def test_the_time_of_a_training_image_is_that_of_its_operations() -> None:
     plain = min(capacity.image_cpu_s(schema.Augment(), 64, n=40) for _ in range(3))
     augmented = min(capacity.image_cpu_s(schema.Augment(policy="v0"), 448, n=40) for _ in range(3))

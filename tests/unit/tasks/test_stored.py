@@ -125,6 +125,7 @@ def test_a_fine_tuning_is_stored_if_its_source_and_all_that_train_to_the_end_are
     assert [row[1] for row in rows.values()] == ["1", "0"]
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_with_seeds_is_stored_if_all_seeds_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_trainings_of_all_folds_are_found_in_the_store(tmp_path: Path, capsys: p
     assert rows["scaling study"] == ["0", "3"]
 
 
+@pytest.mark.slow
 def test_answers_by_frozen_features_are_subtracted_and_what_is_counted_whole_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_plan_says_that_it_could_not_look_into_the_store(tmp_path: Path, capsy
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_is_counted_once_it_is_sharded_and_its_stored_trainings_are_subtracted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

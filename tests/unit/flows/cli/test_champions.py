@@ -4,14 +4,17 @@ import subprocess
 import sys
 
 import pytest
+from matrix import with_slow_rest
 
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "flows.cli.champions, infra.tracking.champions, tasks.registry.verdict",
-        "flows.cli.browse, infra.tracking.queries",
-    ],
+    with_slow_rest(
+        [
+            "flows.cli.champions, infra.tracking.champions, tasks.registry.verdict",
+            "flows.cli.browse, infra.tracking.queries",
+        ]
+    ),
 )
 def test_verbs_about_the_registry_import_none_of_the_large_libraries(module: str) -> None:
     code = (

@@ -43,6 +43,7 @@ def test_without_a_letter_all_verbs_are_proposed_and_then_all_settings() -> None
         assert {"recipe.", "run_dir=", "model="} <= set(complete([verb, ""]))
 
 
+@pytest.mark.slow
 def test_every_proposed_assignment_of_a_group_composes() -> None:
     for word in complete(["train", "profile="]):
         assert compose.compose([word]).profile == word.partition("=")[2]

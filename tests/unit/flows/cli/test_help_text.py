@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 from checkout import ROOT
+from matrix import with_slow_rest
 
 from conf import compose
 from flows.__main__ import main
@@ -43,7 +44,7 @@ def test_the_help_fits_a_terminal_and_has_every_exit_code(capsys: pytest.Capture
     assert codes <= set(map(int, re.findall(r"\b\d+\b(?= [a-z])", shown.partition("exit codes:")[2])))
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", with_slow_rest(VERBS, plain=14))
 def test_the_help_of_a_verb_fits_a_terminal_but_for_commands(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
@@ -61,7 +62,9 @@ def test_a_setting_too_long_for_its_column_stands_on_a_line_of_its_own() -> None
 EXAMPLES = [example.partition("   #")[0] for verb in VERBS.values() for example in verb.examples]
 
 
-@pytest.mark.parametrize("example", [example for example in EXAMPLES if example.split()[0] in VERBS])
+@pytest.mark.parametrize(
+    "example", with_slow_rest([example for example in EXAMPLES if example.split()[0] in VERBS], plain=16)
+)
 def test_an_example_can_be_typed(example: str) -> None:
     """Words in capitals and dots stand for something of the user's."""
     verb, *words = shlex.split(example)

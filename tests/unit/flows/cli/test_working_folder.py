@@ -43,15 +43,21 @@ def test_its_settings_in_the_working_folder_do_not_count(places: list[str], tmp_
 
 @pytest.mark.parametrize(
     ("place", "content", "message"),
-    [
-        (
-            ".env",
-            "PREFECT_CLIENT_MAX_RETRIES=abc\n",
-            r"settings of Prefect in \.env are wrong: PREFECT_CLIENT_MAX_RETRIES is 'abc': Input should be a valid",
-        ),
-        ("prefect.toml", "[client\n", r"settings of Prefect in prefect\.toml are wrong: SettingsError: .*invalid TOML"),
-        ("PREFECT_TASKS_DEFAULT_RETRIES", "x", r"PREFECT_TASKS_DEFAULT_RETRIES is 'x': Input should be a valid"),
-    ],
+    with_slow_rest(
+        [
+            (
+                ".env",
+                "PREFECT_CLIENT_MAX_RETRIES=abc\n",
+                r"settings of Prefect in \.env are wrong: PREFECT_CLIENT_MAX_RETRIES is 'abc': Input should be a valid",
+            ),
+            (
+                "prefect.toml",
+                "[client\n",
+                r"settings of Prefect in prefect\.toml are wrong: SettingsError: .*invalid TOML",
+            ),
+            ("PREFECT_TASKS_DEFAULT_RETRIES", "x", r"PREFECT_TASKS_DEFAULT_RETRIES is 'x': Input should be a valid"),
+        ]
+    ),
 )
 def test_wrong_settings_for_a_server_of_the_user_s_are_one_line(
     place: str, content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -104,6 +104,7 @@ def test_without_a_class_the_most_probable_one_is_mapped() -> None:
     assert torch.equal(explanation.maps, activation_maps.explain(network, IMAGES, predicted).maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", with_slow_rest(["efficientnet_b0", "resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "seresnet50"])
 )

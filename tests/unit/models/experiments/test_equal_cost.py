@@ -7,6 +7,7 @@ from dataclasses import replace
 import made_results
 import numpy as np
 import pytest
+from matrix import with_slow_rest
 from numpy.typing import NDArray
 
 from conf.compose import OverrideError, compose
@@ -27,7 +28,7 @@ def relative_cost(model: Model, point: Point, classes: int) -> float:
     return compute_cost(network_of(model, point), classes)[1] / baseline
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", with_slow_rest(PROFILES))
 def test_every_way_to_scale_counts_the_same_within_five_percent(profile: str) -> None:
     overrides, classes = PROFILES[profile]
     config = compose([*overrides, "scaling=equal_cost"])
@@ -107,6 +108,7 @@ def study(*overrides: str) -> Config:
     return config
 
 
+@pytest.mark.slow
 def test_the_verdict_says_that_compound_scaling_wins_ties_and_loses() -> None:
     baseline, compound = images(0, 800), images(0, 900)
     depth, width, resolution = images(0, 850), images(40, 935), images(0, 920)  # 50 fewer; 40 to 35; 20 more

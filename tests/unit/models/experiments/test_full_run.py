@@ -101,6 +101,7 @@ def test_the_first_seed_of_b0_ends_by_itself_where_the_gate_says_so() -> None:
     assert (rule.epoch, rule.top1) == (full_run.STOP_EPOCH, full_run.STOP_TOP1)
 
 
+@pytest.mark.slow
 def test_the_plan_says_which_accuracy_of_each_variant_is_accepted(planned: list[str]) -> None:
     for name, accepted in {"efficientnet_b0": 76.9, "efficientnet_b4": 82.5, "efficientnet_b7": 83.9}.items():
         [line] = [line for line in planned if line.startswith(f"    {name} ")]

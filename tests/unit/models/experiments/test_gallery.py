@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from made_set import MadeSet, write_set
+from matrix import with_slow_rest
 from PIL import Image
 
 from conf import schema
@@ -99,6 +100,7 @@ def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(both: Drawn) 
     assert drawn.predictions == explanation.probabilities.argmax(1).tolist()
 
 
+@pytest.mark.slow
 def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, both: Drawn) -> None:
     trained, drawn = map(list, both)
     names = made.manifest.classes
@@ -124,6 +126,7 @@ def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, both: D
         assert (picture.format, picture.size) == ("PNG", (160, 160))
 
 
+@pytest.mark.slow
 def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, both: Drawn) -> None:
     trained, drawn = map(list, both)
     part = summarize([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
@@ -134,6 +137,7 @@ def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, both: Dr
     assert 20 < sides.pop()[0] < 160
 
 
+@pytest.mark.slow
 def test_files_have_names_that_any_disk_takes_and_the_networks_own_size(both: Drawn, tmp_path: Path) -> None:
     trained, drawn = map(list, both)
     folder = tmp_path / "maps"
@@ -214,7 +218,7 @@ def test_nonsense_is_refused_by_the_configuration(override: str) -> None:
         compose([override])
 
 
-@pytest.mark.parametrize("profile", ["laptop", "paper"])
+@pytest.mark.parametrize("profile", with_slow_rest(["laptop", "paper"]))
 def test_the_training_of_the_baseline_is_the_job_of_any_other_flow(profile: str) -> None:
     overrides = [f"profile={profile}", "data=digits", "launch.nproc_per_node=1"]
     config = compose(overrides)

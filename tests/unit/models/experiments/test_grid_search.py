@@ -206,6 +206,7 @@ def test_points_and_results_must_pair_up() -> None:
         choose(Search(), screened(3), [[result(1.0)]], {})
 
 
+@pytest.mark.slow
 def test_trials_are_compared_on_the_same_images_by_mcnemar_s_test() -> None:
     """A lead of 2 points is within one standard error, 2.05, of independent images. Here it is 10 images to none."""
     searched = answered(images(0, 350), images(0, 340))

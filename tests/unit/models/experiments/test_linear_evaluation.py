@@ -57,6 +57,7 @@ def test_features_are_what_the_classifier_receives(loader: Loader) -> None:
     assert split.labels.tolist() == [i % 10 for i in range(COUNT)]
 
 
+@pytest.mark.slow
 def test_calibrated_statistics_are_those_of_the_images(loader: Loader) -> None:
     network = small()
     calibrate(network, loader)
@@ -68,6 +69,7 @@ def test_calibrated_statistics_are_those_of_the_images(loader: Loader) -> None:
     assert (extract(network, loader).features.std(axis=0) > 0).mean() > 0.9  # nearly no feature is constant
 
 
+@pytest.mark.slow
 def test_random_weights_are_those_of_the_seed_and_imagenet_s_are_neither() -> None:
     weights = [
         build_frozen(FrozenNetwork("efficientnet_lite0", seed)).head[0].weight.detach() for seed in (0, 0, 1, None)

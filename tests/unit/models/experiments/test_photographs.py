@@ -34,6 +34,7 @@ FIRST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_slow_rest(PACKAGED))
 def test_logits_and_classes_are_those_of_another_implementation(name: str, tmp_path: Path) -> None:
     file = packaged.weights_path(name)

@@ -83,8 +83,7 @@ def prepared(**changes: Any) -> dict[str, Any]:
                 300,
                 EvalTransform(31, "bilinear", "squash"),
             ),
-        ],
-        plain=2,
+        ]
     ),
 )
 def test_what_it_states_is_no_guess(
@@ -102,7 +101,7 @@ def test_the_settings_of_the_user_count_more(tmp_path: Path) -> None:
     assert (weights.origin, weights.model.preprocessing, weights.transform) == ("timm", "advprop", EvalTransform(0))
 
 
-@pytest.mark.parametrize("names", [["ant", "bee", "cat"], {"0": "ant", "1": "bee", "2": "cat"}])
+@pytest.mark.parametrize("names", with_slow_rest([["ant", "bee", "cat"], {"0": "ant", "1": "bee", "2": "cat"}]))
 def test_its_classes_and_their_names_are_those_of_the_model(names: Any, tmp_path: Path) -> None:
     file = read(tmp_path, CONFIG | {"num_classes": 3, "label_names": names}, classes=3)
     assert (file.class_names, file.class_source) == (("ant", "bee", "cat"), CLASSES_GIVEN)
@@ -123,8 +122,7 @@ def test_names_of_another_number_of_classes_are_not_used(tmp_path: Path, caplog:
             ("{", "config.json is no JSON, and is not used"),
             ({"model_type": "efficientnet"}, ""),
             ("[]", ""),
-        ],
-        plain=2,
+        ]
     ),
 )
 def test_one_of_another_network_or_tool_is_not_used(
@@ -156,8 +154,7 @@ def test_one_beside_a_file_of_another_name_may_be_of_another_network(tmp_path: P
             (prepared(input_size=[3, 224, 320]), r"are no squares: set published\.resolution"),
             (CONFIG | {"model_args": {"act_layer": "relu", "drop_rate": 0.2}}, "was made with act_layer, with which"),
             (CONFIG | {"global_pool": "max"}, "was made with global_pool, with which it computes other things"),
-        ],
-        plain=2,
+        ]
     ),
 )
 def test_what_the_network_here_would_do_otherwise_is_refused(

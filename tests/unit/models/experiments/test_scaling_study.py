@@ -43,7 +43,7 @@ OFF = {
 }
 
 
-@pytest.mark.parametrize("row", with_slow_rest(PRINTED, plain=6), ids=lambda row: f"{row.base} {row.method}")
+@pytest.mark.parametrize("row", with_slow_rest(PRINTED, plain=2), ids=lambda row: f"{row.base} {row.method}")
 def test_every_row_of_tables_3_and_7_is_a_point_and_counts_what_is_printed(row: PaperScalingRow) -> None:
     (point,) = [point for point in paper_points() if study.printed(point) is row]
     off = at_paper_size(point)[1] / (row.flops_b * 1e9) - 1
@@ -73,7 +73,7 @@ DERIVED = [
 # fmt: on
 
 
-@pytest.mark.parametrize(("network", "scales", "params", "billions"), DERIVED)
+@pytest.mark.parametrize(("network", "scales", "params", "billions"), with_slow_rest(DERIVED, plain=4))
 def test_scaled_networks_have_the_parameters_and_multiply_adds_of_another_derivation(
     network: str, scales: dict[str, float], params: int, billions: float
 ) -> None:
@@ -90,6 +90,7 @@ def test_figure_3_is_among_the_points_and_counts_its_multiply_adds(dimension: st
         assert round(at_paper_size(counts[tuple(scales.values())])[1] / 1e9, 3) == billions
 
 
+@pytest.mark.slow
 def test_figures_4_and_8_stay_within_their_printed_axes() -> None:
     by_source: dict[str | None, list[int]] = {}
     for point in paper_points():

@@ -89,8 +89,7 @@ def images(count: int, side: int = 32) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "px", "params", "multiply_adds"),
-    with_slow_rest(sorted(FACTS, key=lambda fact: fact[2]), plain=sum(fact[2] < 3e7 for fact in FACTS)),
+    ("name", "px", "params", "multiply_adds"), with_slow_rest(sorted(FACTS, key=lambda fact: fact[2]), plain=8)
 )
 def test_parameters_and_multiply_adds_are_exactly_those_of_other_libraries(
     name: str, px: int, params: int, multiply_adds: int
@@ -114,18 +113,20 @@ def test_every_network_is_counted_and_has_a_name_that_build_knows() -> None:
 
 @pytest.mark.parametrize(
     ("name", "file", "theirs", "px"),
-    [
-        ("resnet18", "resnet", "resnet18", 224),
-        pytest.param("resnet50", "resnet", "resnet50b", 224, marks=pytest.mark.slow),
-        pytest.param("seresnet50", "seresnet", "seresnet50b", 224, marks=pytest.mark.slow),
-        pytest.param("squeezenet1_0", "squeezenet", "squeezenet_v1_0", 224, marks=pytest.mark.slow),
-        ("squeezenet1_1", "squeezenet", "squeezenet_v1_1", 224),
-        pytest.param("mobilenet_wd2", "mobilenet", "mobilenet_wd2", 224, marks=pytest.mark.slow),
-        ("mobilenet_v2", "mobilenetv2", "mobilenetv2b_w1", 224),
-        pytest.param("shufflenet_g3_wd2", "shufflenet", "shufflenet_g3_wd2", 224, marks=pytest.mark.slow),
-        ("shufflenet_v2_x1_0", "shufflenetv2", "shufflenetv2_w1", 224),
-        pytest.param("wrn28_10_cifar10", "wrn_cifar", "wrn28_10_cifar10", 32, marks=pytest.mark.slow),
-    ],
+    with_slow_rest(
+        [
+            ("resnet18", "resnet", "resnet18", 224),
+            pytest.param("resnet50", "resnet", "resnet50b", 224, marks=pytest.mark.slow),
+            pytest.param("seresnet50", "seresnet", "seresnet50b", 224, marks=pytest.mark.slow),
+            pytest.param("squeezenet1_0", "squeezenet", "squeezenet_v1_0", 224, marks=pytest.mark.slow),
+            ("squeezenet1_1", "squeezenet", "squeezenet_v1_1", 224),
+            pytest.param("mobilenet_wd2", "mobilenet", "mobilenet_wd2", 224, marks=pytest.mark.slow),
+            ("mobilenet_v2", "mobilenetv2", "mobilenetv2b_w1", 224),
+            pytest.param("shufflenet_g3_wd2", "shufflenet", "shufflenet_g3_wd2", 224, marks=pytest.mark.slow),
+            ("shufflenet_v2_x1_0", "shufflenetv2", "shufflenetv2_w1", 224),
+            pytest.param("wrn28_10_cifar10", "wrn_cifar", "wrn28_10_cifar10", 32, marks=pytest.mark.slow),
+        ]
+    ),
 )
 @torch.inference_mode()
 def test_logits_are_those_of_pytorchcv_with_the_same_weights(name: str, file: str, theirs: str, px: int) -> None:
@@ -144,7 +145,7 @@ def test_logits_are_those_of_pytorchcv_with_the_same_weights(name: str, file: st
     torch.testing.assert_close(ours.double()(x), rival.double()(x))
 
 
-@pytest.mark.parametrize("name", with_slow_rest(sorted(NAMES, key=lambda name: name not in KINDS), plain=len(KINDS)))
+@pytest.mark.parametrize("name", with_slow_rest(sorted(NAMES, key=lambda name: name not in KINDS), plain=3))
 def test_recomputing_and_the_memory_order_change_nothing_and_every_parameter_learns(name: str) -> None:
     whole = small(name, dropout=0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     gradients = []
@@ -175,9 +176,7 @@ def test_the_features_are_what_the_classifier_pools(name: str) -> None:
     assert network.classifier.out_features == 10
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "squeezenet1_1", "shufflenet_g3_w1", pytest.param("legacy_senet154", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", with_slow_rest(["resnet18", "squeezenet1_1", "shufflenet_g3_w1", "legacy_senet154"]))
 def test_a_network_leaves_as_weights_and_description_and_as_a_program_for_any_batch(name: str, tmp_path) -> None:
     network = small(name)
     side = network.resolution

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix import with_slow_rest
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,7 +35,9 @@ def test_every_member_is_counted_as_its_network_is(name: str) -> None:
     assert compute_cost(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv1_100", "legacy_senet154", "shufflenet_g3_w1"])
+@pytest.mark.parametrize(
+    "name", with_slow_rest(["efficientnet_b0", "mobilenetv1_100", "legacy_senet154", "shufflenet_g3_w1"], plain=2)
+)
 def test_a_count_is_half_that_of_torch(name: str) -> None:
     network = build_model(schema.Model(name=name, width=0.25, depth=0.2, resolution=33 / 224), 10).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

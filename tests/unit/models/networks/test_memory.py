@@ -64,14 +64,17 @@ SEARCHED = ["r1_k3_s22_e1_i32_o16_se0.25", "r3_k5_s22_e6_i16_o24_se0_noskip", "r
 @pytest.mark.parametrize("bf16", with_slow_rest([False, True]))
 @pytest.mark.parametrize(
     "model",
-    [
-        *SIZES,
-        schema.Model(width=0.25, depth=0.2, resolution=24 / 224, survival_prob=1.0),
-        schema.Model(name="efficientnet_b3", padding="same", resolution=0.37),
-        schema.Model(name="efficientnet_b1", preprocessing="advprop"),
-        schema.Model(blocks=SEARCHED, padding="same", resolution=0.5),
-        schema.Model(blocks=["r2_k3_s22_e4_i32_o16_f1_se0.25", *SEARCHED[1:]]),
-    ],
+    with_slow_rest(
+        [
+            *SIZES,
+            schema.Model(width=0.25, depth=0.2, resolution=24 / 224, survival_prob=1.0),
+            schema.Model(name="efficientnet_b3", padding="same", resolution=0.37),
+            schema.Model(name="efficientnet_b1", preprocessing="advprop"),
+            schema.Model(blocks=SEARCHED, padding="same", resolution=0.5),
+            schema.Model(blocks=["r2_k3_s22_e4_i32_o16_f1_se0.25", *SEARCHED[1:]]),
+        ],
+        plain=3,
+    ),
     ids=lambda model: f"{model.name} {model.resolution:.2f} {model.padding} {len(model.blocks)}",
 )
 def test_the_arithmetic_gives_what_the_network_saves(model: schema.Model, bf16: bool) -> None:
@@ -85,12 +88,14 @@ def test_the_arithmetic_gives_what_the_network_saves(model: schema.Model, bf16: 
 @pytest.mark.skipif(native.load() is None, reason="the layers in C were not built")
 @pytest.mark.parametrize(
     "model",
-    [
-        schema.Model(resolution=0.3),
-        schema.Model(name="efficientnet_b2", resolution=0.2, survival_prob=1.0),
-        schema.Model(name="efficientnet_b1", padding="same", resolution=0.25),
-        schema.Model(width=0.25, depth=0.2, resolution=24 / 224),
-    ],
+    with_slow_rest(
+        [
+            schema.Model(resolution=0.3),
+            schema.Model(name="efficientnet_b2", resolution=0.2, survival_prob=1.0),
+            schema.Model(name="efficientnet_b1", padding="same", resolution=0.25),
+            schema.Model(width=0.25, depth=0.2, resolution=24 / 224),
+        ]
+    ),
     ids=lambda model: f"{model.name} {model.width} {model.padding}",
 )
 def test_the_layers_in_c_save_what_the_arithmetic_says(model: schema.Model) -> None:
@@ -173,6 +178,7 @@ def test_the_table_has_a_line_for_each_variant() -> None:
     assert all(float(number) > 0 for number in b0.split()[5:])
 
 
+@pytest.mark.slow
 def test_a_plan_counts_what_transfer_to_the_official_sets_costs() -> None:
     words = ["profile=paper", "variants=[efficientnet_b0]", "transfer.sets=[cifar10,aircraft]", "model_ref=b0@champion"]
     config = compose.compose(words)

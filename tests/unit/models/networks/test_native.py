@@ -67,7 +67,7 @@ def convolutions(kernel: int, stride: int, tensorflow: bool) -> list[tuple[ConvS
 
 @pytest.mark.parametrize("tensorflow", [False, True], ids=["symmetric", "same"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", with_slow_rest([3, 5, 7], plain=2))
+@pytest.mark.parametrize("kernel", with_slow_rest([3, 5, 7]))
 def test_a_depthwise_convolution_and_its_gradients_agree_with_float64(
     layers: Layers, kernel: int, stride: int, tensorflow: bool
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_depthwise_convolution_and_its_gradients_agree_with_float64(
         assert_close(layers.depthwise_weight(shape, x, grad, weight), of_weight)
 
 
-@pytest.mark.parametrize("activation", [0, 1, 2], ids=["none", "silu", "relu6"])
+@pytest.mark.parametrize("activation", with_slow_rest([0, 1, 2], plain=4), ids=["none", "silu", "relu6"])
 def test_a_batch_norm_with_its_activation_agrees_with_float64(layers: Layers, activation: int) -> None:
     torch.manual_seed(0)
     function = (lambda z: z, F.silu, F.relu6)[activation]

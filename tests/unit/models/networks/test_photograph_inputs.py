@@ -81,6 +81,7 @@ def grid(pixels: Tensor) -> NDArray[np.float64]:
     return np.array([made_photographs.means(one) for one in pixels.numpy()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", NAMES)
 def test_logits_are_the_library_s_on_its_own_pixels(file: str) -> None:
     recorded, weights = RECORDED[file], converted(file)
@@ -96,6 +97,7 @@ def test_logits_are_the_library_s_on_its_own_pixels(file: str) -> None:
     torch.testing.assert_close(answer(network, pixels), expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", NAMES)
 def test_an_evaluation_here_sees_what_the_library_sees(file: str) -> None:
     """One resize of the crop, where libraries resize the picture and then crop: the same pixels but for a shift."""
@@ -113,6 +115,7 @@ def test_an_evaluation_here_sees_what_the_library_sees(file: str) -> None:
         assert distances[0] < min(0.02, 0.7 * distances[1]), distances
 
 
+@pytest.mark.slow
 def test_lukemelas_weights_answer_as_their_own_code_on_the_photographs() -> None:
     theirs = Lukemelas.from_name("efficientnet-b0").eval()
     tensors = made_photographs.tensors("efficientnet_b0", made_published.shapes(theirs.state_dict()))

@@ -68,7 +68,7 @@ def test_padding_and_epsilon_are_no_trifles() -> None:
     assert float((timm - ported).abs().max()) > 1e-2
 
 
-@pytest.mark.parametrize("member", with_slow_rest(["b0", "lite1", "b1", "b3"], plain=2))
+@pytest.mark.parametrize("member", with_slow_rest(["b0", "lite1", "b1", "b3"]))
 def test_lukemelas_networks_answer_as_their_own_code_does(member: str) -> None:
     theirs = Lukemelas.from_name(f"efficientnet-{member}", image_size=72).eval()
     tensors = made_published.tensors(made_published.shapes(theirs.state_dict()))
@@ -143,21 +143,24 @@ def test_no_dialect_takes_another_s_names_for_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("file", "origin", "padding", "epsilon", "preprocessing"),
-    [
-        ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
-        ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
-        ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
-        ("my-tf_efficientnet_b0-ap.pth", "timm_tf", "same", 1e-3, "advprop"),
-        ("tf_efficientnet_b0_advprop.pth", "timm_tf", "same", 1e-3, "advprop"),
-        ("tf_efficientnet_b0_apples.pth", "timm_tf", "same", 1e-3, "imagenet"),
-        ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
-        ("TF_EfficientNet_B0_AP.pth", "timm_tf", "same", 1e-3, "advprop"),
-        ("tf-efficientnet-b0.pth", "timm_tf", "same", 1e-3, "imagenet"),
-        ("advprop_tf_efficientnet_b0.pth", "timm_tf", "same", 1e-3, "advprop"),
-        ("tf_efficientnet_b0_best_ap.pth", "timm_tf", "same", 1e-3, "imagenet"),  # an average precision
-        ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
-        ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
-    ],
+    with_slow_rest(
+        [
+            ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
+            ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
+            ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
+            ("my-tf_efficientnet_b0-ap.pth", "timm_tf", "same", 1e-3, "advprop"),
+            ("tf_efficientnet_b0_advprop.pth", "timm_tf", "same", 1e-3, "advprop"),
+            ("tf_efficientnet_b0_apples.pth", "timm_tf", "same", 1e-3, "imagenet"),
+            ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
+            ("TF_EfficientNet_B0_AP.pth", "timm_tf", "same", 1e-3, "advprop"),
+            ("tf-efficientnet-b0.pth", "timm_tf", "same", 1e-3, "imagenet"),
+            ("advprop_tf_efficientnet_b0.pth", "timm_tf", "same", 1e-3, "advprop"),
+            ("tf_efficientnet_b0_best_ap.pth", "timm_tf", "same", 1e-3, "imagenet"),  # an average precision
+            ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
+            ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
+        ],
+        plain=6,
+    ),
 )
 def test_timm_s_file_names_say_how_the_network_computes(
     file: str, origin: str, padding: str, epsilon: float, preprocessing: str
@@ -185,7 +188,7 @@ def test_the_numerics_are_those_of_the_origin(
     assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
 
 
-@pytest.mark.parametrize("folder", ["tf_efficientnet_b0_ap", "adv-efficientnet-b0.ra4_e3600"])
+@pytest.mark.parametrize("folder", with_slow_rest(["tf_efficientnet_b0_ap", "adv-efficientnet-b0.ra4_e3600"]))
 def test_the_names_of_folders_say_nothing_of_the_weights(folder: str) -> None:
     model = pretrained.convert(kept("timm"), ASK, f"/data/{folder}/efficientnet_b0_ra-3dd342df.pth").model
     assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "imagenet")
@@ -646,6 +649,7 @@ def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: py
     assert stated.transform == EvalTransform(0, "bilinear", SQUASH)
 
 
+@pytest.mark.slow
 def test_weights_that_timm_evaluates_on_squashed_images_are_evaluated_so() -> None:
     shapes = pretrained._expected_tensors(TIMM, schema.Model(name="efficientnet_b5"), 1000).values()
     tensors = {key: torch.linspace(0, 1, math.prod(shape)).reshape(shape) for key, shape in shapes}

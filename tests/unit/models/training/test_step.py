@@ -203,6 +203,7 @@ def test_training_lowers_the_loss(optimizer: str) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_bf16_trains_close_to_fp32() -> None:
     # 32 images per batch slice: over 4, batch norm multiplies the rounding, by 6 % of the loss on one kind of CPU.
     spec = {"dropout": 0.0, "global_batch": 64, "lr_per_256": 1e-4}

@@ -131,6 +131,7 @@ def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path
     assert first.number not in [trial.number for trial in found.trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", with_slow_rest(["tpe", "nsga2"]))
 def test_a_proposal_with_the_network_of_an_earlier_trial_is_proposed_anew(tmp_path: Path, sampler: str) -> None:
     """By the same blocks or, at the size of the search, after rounding; also while the first is still in training."""
@@ -160,6 +161,7 @@ def test_a_proposal_with_the_network_of_an_earlier_trial_is_proposed_anew(tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_workers_of_one_process_never_train_more_than_wanted(tmp_path: Path, config: Config) -> None:
     search = started(tmp_path, config)
 
@@ -170,6 +172,7 @@ def test_workers_of_one_process_never_train_more_than_wanted(tmp_path: Path, con
     assert len({each.number for each in asked}) == len(asked) == 4
 
 
+@pytest.mark.slow
 def test_constraints_that_refuse_everything_are_one_clear_line(tmp_path: Path) -> None:
     config = compose([*SMALL, "architecture.max_params=1000"])
     with pytest.MonkeyPatch.context() as patched:
@@ -180,6 +183,7 @@ def test_constraints_that_refuse_everything_are_one_clear_line(tmp_path: Path) -
             asyncio.run(propose(config, started(tmp_path, config)))
 
 
+@pytest.mark.slow
 def test_a_search_without_one_good_trial_ends_with_the_first_reason(tmp_path: Path, config: Config) -> None:
     search = started(tmp_path, config)
     asyncio.run(all_of_it(config, search, [DivergedError("the loss exploded")] * 4))

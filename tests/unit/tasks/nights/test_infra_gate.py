@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import nn
 
 from conf import compose
@@ -122,7 +123,7 @@ def test_the_latency_of_a_version_is_compared_with_that_of_the_champion(tmp_path
 
 
 @pytest.mark.usefixtures("without_exports")
-@pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])
+@pytest.mark.parametrize("name", with_slow_rest(["weights.safetensors", "config.json"]))
 def test_damaged_files_of_the_champion_are_no_fault_of_the_version(name: str, tmp_path: Path) -> None:
     write_network(tmp_path / "champion", 0.1, 32)
     write_network(tmp_path / "new", 0.1, 32)

@@ -30,6 +30,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return compose.compose([f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"])
 
 
+@pytest.mark.slow
 def test_the_nights_of_two_lines_have_a_page_each_and_the_last_one_is_the_page_of_the_night(
     config: Config, tmp_path: Path
 ) -> None:

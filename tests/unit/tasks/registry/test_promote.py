@@ -205,6 +205,7 @@ def simulate_nights(
     return outcomes
 
 
+@pytest.mark.slow
 def test_over_200_nights_equal_challengers_are_seldom_promoted_or_refused_and_those_a_point_worse_always_refused() -> (
     None
 ):

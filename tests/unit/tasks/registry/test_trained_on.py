@@ -111,6 +111,7 @@ def compare(version: Version, champion: Version, shards: ShardResult) -> Verdict
     return verdict
 
 
+@pytest.mark.slow
 def test_images_of_val_that_a_version_or_one_before_it_was_trained_on_are_found_by_their_content(
     shard: Shard, register: Register
 ) -> None:
@@ -126,6 +127,7 @@ def test_images_of_val_that_a_version_or_one_before_it_was_trained_on_are_found_
     assert count_seen(other, Version("b0", 9, "1", (), {})) == 0, "an imported version"
 
 
+@pytest.mark.slow
 def test_the_lineage_of_a_version_that_no_night_has_made_is_that_of_the_weights_it_started_from(
     shard: Shard, storage: str, register: Register
 ) -> None:
@@ -176,6 +178,7 @@ def test_only_the_images_that_neither_was_trained_on_are_compared(
     assert (verdict.tags["compared_n"], verdict.tags["compared_excluded"]) == (str(rest), str(seen.sum()))
 
 
+@pytest.mark.slow
 def test_without_enough_such_images_the_version_is_refused_by_what_can_be_done(
     shard: Shard, register: Register
 ) -> None:

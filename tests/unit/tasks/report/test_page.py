@@ -13,6 +13,7 @@ from typing import Any
 import made_parts
 import pytest
 from made_parts import render_stored, trial
+from matrix import with_slow_rest
 from page_reader import Page
 
 from models import paper
@@ -285,24 +286,27 @@ _TRIAL = trial(1.2, 1.1, 1.15, 50.0)
 
 @pytest.mark.parametrize(
     "odd",
-    [
-        {"variants": None, "search": [], "transfer": {}, "data": "x", "machine": 3, "services": None},
-        {"variants": [None, 3, {}], "search": {"trials": [{}], "best": {}, "tied": 5}, "wall_s": "long"},
-        {"variants": [_B0 | {"params": 0, "multiply_adds": "1", "top1": 400.0, "n_val": 0}]},
-        {"variants": [_B0 | {"params": -1, "top1": float("nan"), "n_val": float("inf")}]},
-        {"variants": [_B0 | {"top1": 100.0, "n_val": 1}]},
-        {"variants": [_B0 | {"top1": 0.0, "n_val": 9e9}]},
-        {"variants": [_B0 | {"params": 10**400, "minutes": 10**400, "top1": 1e300}]},
-        {"variants": [_B0 | {"name": "x" * 300, "params": 10**14, "multiply_adds": 10**14, "top1": 50.0}]},
-        {"search": {"trials": [{"minival_top1": 0.0, "n_minival": 5}], "tied": [[1, 2, 3], [1], "x", None]}},
-        {
-            "search": {
-                "trials": [_TRIAL | {"minival_top1": 0.0, "n_minival": 5}, {}],
-                "best": _TRIAL | {"minival_top1": -3.0, "standard_error": 1e300},
-                "tied": [[1, 2, 3], [1], "x", None],
-            }
-        },
-    ],
+    with_slow_rest(
+        [
+            {"variants": None, "search": [], "transfer": {}, "data": "x", "machine": 3, "services": None},
+            {"variants": [None, 3, {}], "search": {"trials": [{}], "best": {}, "tied": 5}, "wall_s": "long"},
+            {"variants": [_B0 | {"params": 0, "multiply_adds": "1", "top1": 400.0, "n_val": 0}]},
+            {"variants": [_B0 | {"params": -1, "top1": float("nan"), "n_val": float("inf")}]},
+            {"variants": [_B0 | {"top1": 100.0, "n_val": 1}]},
+            {"variants": [_B0 | {"top1": 0.0, "n_val": 9e9}]},
+            {"variants": [_B0 | {"params": 10**400, "minutes": 10**400, "top1": 1e300}]},
+            {"variants": [_B0 | {"name": "x" * 300, "params": 10**14, "multiply_adds": 10**14, "top1": 50.0}]},
+            {"search": {"trials": [{"minival_top1": 0.0, "n_minival": 5}], "tied": [[1, 2, 3], [1], "x", None]}},
+            {
+                "search": {
+                    "trials": [_TRIAL | {"minival_top1": 0.0, "n_minival": 5}, {}],
+                    "best": _TRIAL | {"minival_top1": -3.0, "standard_error": 1e300},
+                    "tied": [[1, 2, 3], [1], "x", None],
+                }
+            },
+        ],
+        plain=4,
+    ),
 )
 def test_odd_values_break_nothing(odd: Json) -> None:
     Page(render_stored(odd))

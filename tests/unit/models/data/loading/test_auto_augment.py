@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkout import REAL_DATA, ROOT
+from matrix import with_slow_rest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -244,7 +245,7 @@ def apply_native(library: ctypes.CDLL, image: NDArray[np.uint8], op: Op, arg: ND
     return pixels
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", with_slow_rest(SIDES))
 @pytest.mark.parametrize("op", list(Op))
 def test_the_c_operation_gives_the_bytes_of_pillow(op: Op, side: int) -> None:
     library = native_library()

@@ -86,6 +86,7 @@ def go(started: subprocess.Popen[str]) -> None:
     started.stdin.flush()
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_once(root: Path, tmp_path: Path) -> None:
     running = [process(root, tmp_path / "cache", 0.5) for _ in range(2)]
     for started in running:

@@ -87,7 +87,7 @@ def test_a_flip_mirrors_left_and_right(using: str) -> None:
 
 @every_backend
 @pytest.mark.parametrize("side", [17, 64, 224])
-@pytest.mark.parametrize("kind", ["4:4:4", "4:2:2", "4:2:0", "progressive", "grey"])
+@pytest.mark.parametrize("kind", with_slow_rest(["4:4:4", "4:2:2", "4:2:0", "progressive", "grey"]))
 def test_every_backend_gives_pillow_s_pixels_for_any_box(kind: str, side: int, using: str) -> None:
     how: dict[str, Any] = {"progressive": True} if kind == "progressive" else {"subsampling": kind}
     buffer = io.BytesIO()

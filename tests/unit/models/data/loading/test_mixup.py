@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import Tensor
 
 from conf.schema import Augment
@@ -59,7 +60,7 @@ def test_mixup_weights_images_and_targets_equally(seed: int) -> None:
     assert torch.allclose(images, value_by_target[:, None, None, None].expand_as(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0])
+@pytest.mark.parametrize("alpha", with_slow_rest([0.2, 1.0]))
 def test_mixup_weights_have_the_mean_and_variance_of_beta(alpha: float) -> None:
     draws = 2000
     shares = []

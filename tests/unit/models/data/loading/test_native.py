@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkout import REAL_DATA, ROOT
+from matrix import with_slow_rest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -62,7 +63,7 @@ def require_equal_parts(decoder: Native, blob: bytes, tries: int) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("subsampling", with_slow_rest(["4:2:0", "4:2:2", "4:4:4"]))
 @pytest.mark.parametrize("size", [(119, 149), (16, 16), (7, 5), (1, 1), (2, 40), (40, 2)], ids=str)
 def test_a_part_is_the_part_of_a_full_decode(
     decoder: Native, size: tuple[int, int], subsampling: str, how: dict[str, Any]
@@ -81,6 +82,7 @@ def test_a_part_is_the_part_of_a_full_decode_with_rare_subsamplings(decoder: Nat
     require_equal_parts(decoder, simplejpeg.encode_jpeg(NOISE, colorsubsampling=subsampling), 20)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real images: {REAL.name} is not beside the checkout")
 def test_a_part_of_a_real_image_is_the_part_of_a_full_decode(decoder: Native) -> None:
     with tarfile.open(REAL) as outer:

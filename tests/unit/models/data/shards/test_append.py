@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xxhash
 from growing_folder import add, append_pending, refuse, shard
+from matrix import with_slow_rest
 
 from conf import compose
 from conf.schema import Augment, Data
@@ -49,7 +50,7 @@ def rows(result: ShardResult, *splits: str) -> set[int]:
     return set(manifests.Samples(manifest, splits).rows["xxh3"].tolist())
 
 
-@pytest.mark.parametrize("frozen_val", [None, "first"])
+@pytest.mark.parametrize("frozen_val", with_slow_rest([None, "first"]))
 @pytest.mark.parametrize("whole", [True, False], ids=["whole folder", "folder of new images"])
 def test_new_images_are_added_in_new_shards_and_no_old_object_minival_or_val_changes(
     frozen_val: str | None, whole: bool, data: Data, folder: Path, storage: str, tmp_path: Path

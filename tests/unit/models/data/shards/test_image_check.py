@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matrix import with_slow_rest
 from PIL import Image
 
 from infra.errors import DataError
@@ -129,7 +130,7 @@ LEFT_OUT: dict[str, tuple[Content, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", TAKEN)
+@pytest.mark.parametrize("case", with_slow_rest(TAKEN, plain=10))
 def test_a_decodable_image_is_accepted_with_its_size_and_remarks(case: str) -> None:
     content, name, unusual = TAKEN[case]
     data = made(content)
@@ -144,7 +145,7 @@ def test_a_decodable_image_is_accepted_with_its_size_and_remarks(case: str) -> N
         assert np.abs(out[0].astype(int) - np.asarray(PICTURE.resize((16, 16), 3)).astype(int)).mean() < 12
 
 
-@pytest.mark.parametrize("case", LEFT_OUT)
+@pytest.mark.parametrize("case", with_slow_rest(LEFT_OUT, plain=6))
 def test_an_unusable_image_is_excluded_with_a_reason_of_one_line(case: str) -> None:
     content, reason = LEFT_OUT[case]
     data = made(content)

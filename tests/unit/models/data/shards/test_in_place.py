@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 from made_archives import data_settings, photo, write_archive
+from matrix import with_slow_rest
 from PIL import Image
 
 from conf import schema
@@ -197,7 +198,7 @@ def test_a_tar_that_is_written_after_it_was_indexed_is_indexed_again(folder: Pat
     assert shard(settings(folder), storage).manifest_sha256 != first.manifest_sha256
 
 
-@pytest.mark.parametrize("kind", ["in_place", "rewritten"])
+@pytest.mark.parametrize("kind", with_slow_rest(["in_place", "rewritten"]))
 def test_tars_that_were_not_written_since_are_not_read_again(
     kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

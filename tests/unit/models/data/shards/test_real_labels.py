@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import webdataset
 from checkout import REAL_DATA
+from matrix import with_slow_rest
 
 from conf.schema import Data
 from models.data.shards import writer
@@ -53,11 +54,13 @@ def sharded(data: Data, root: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("source", "archive", "label_of"),
-    [
-        ("folder", "flowers17-12x80.tar", lambda path: path.parts[-2]),
-        ("food101", "food-101-10x40.tar", lambda path: path.parts[-2]),
-        ("pets", "oxford-iiit-pet-37x10.tar", lambda path: path.stem.rpartition("_")[0]),
-    ],
+    with_slow_rest(
+        [
+            ("folder", "flowers17-12x80.tar", lambda path: path.parts[-2]),
+            ("food101", "food-101-10x40.tar", lambda path: path.parts[-2]),
+            ("pets", "oxford-iiit-pet-37x10.tar", lambda path: path.stem.rpartition("_")[0]),
+        ]
+    ),
 )
 def test_labels_after_sharding_are_those_of_the_published_archive(
     source: str, archive: str, label_of: Any, tmp_path: Path
@@ -70,6 +73,7 @@ def test_labels_after_sharding_are_those_of_the_published_archive(
     assert len(truth) - len(labels) <= 5  # the lists of a set may omit images of its archive
 
 
+@pytest.mark.slow
 def test_labels_of_the_same_images_in_the_layout_of_hugging_face_are_equal(tmp_path: Path) -> None:
     """``train/metadata.csv`` and ``test/metadata.jsonl`` with equal names in both folders."""
     archive = REAL / "flowers17-12x80.tar"

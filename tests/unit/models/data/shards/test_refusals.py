@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from growing_folder import add, append_pending, refuse, shard
+from matrix import with_slow_rest
 
 from conf.schema import Data
 from infra import store
@@ -110,7 +111,7 @@ def test_a_folder_that_was_sharded_anew_with_refused_images_is_none_to_append_to
     assert rows(append_pending(by_name, storage), "train") == rows(whole, "train")
 
 
-@pytest.mark.parametrize("fault", ["limits of the data", "broken images"])
+@pytest.mark.parametrize("fault", with_slow_rest(["limits of the data", "broken images"]))
 def test_a_first_version_can_be_refused_and_the_set_begins_anew_with_the_corrected_folder(
     fault: str, data: Data, folder: Path, storage: str
 ) -> None:

@@ -175,6 +175,7 @@ def splits_by_image(path: Path, **changes: Any) -> dict[bytes, str]:
     return {layout.source.read(index): split for split, indices in members for index in indices.tolist()}
 
 
+@pytest.mark.slow
 def test_a_folder_that_grows_moves_no_image_between_splits(tmp_path: Path) -> None:
     for label, name in enumerate(("cat", "dog")):
         (tmp_path / name).mkdir()

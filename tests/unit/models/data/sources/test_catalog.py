@@ -168,7 +168,7 @@ def test_every_source_has_a_configuration_of_its_name() -> None:
     assert set(compose.options("data")) == set(catalog.DATA_SETS)
 
 
-@pytest.mark.parametrize("source", with_slow_rest(catalog.DATA_SETS, plain=6))
+@pytest.mark.parametrize("source", with_slow_rest(catalog.DATA_SETS, plain=3))
 def test_the_configuration_of_a_source_has_its_name_and_metric(source: str) -> None:
     names = sorted(catalog.DATA_SETS)
     place = names.index(source)

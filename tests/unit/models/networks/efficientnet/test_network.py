@@ -69,7 +69,7 @@ def test_the_family_is_b0_to_b8_l2_and_lite() -> None:
     assert list(network_names()[: len(family)]) == family
 
 
-@pytest.mark.parametrize("member", with_slow_rest(MEMBERS, plain=8))
+@pytest.mark.parametrize("member", with_slow_rest(MEMBERS, plain=4))
 def test_parameters_and_multiply_adds_are_exact(member: str) -> None:
     side, _, params, multiply_adds, *_ = FACTS[member]
     network = on_meta(member)

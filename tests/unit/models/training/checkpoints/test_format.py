@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matrix import with_slow_rest
 from torch import nn
 
 from conf.schema import Job, Recipe, Runtime
@@ -282,7 +283,7 @@ BEFORE_THE_MANIFEST = POINTS[:8]
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", with_slow_rest(POINTS, plain=4))
 def test_a_process_killed_anywhere_in_a_save_leaves_the_last_whole_checkpoint(
     point: str, job: str, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkout import REAL_DATA, ROOT
+from matrix import with_slow_rest
 
 from infra.errors import ConfigError, DataError, NotFoundError
 from models.data.sources.files import archive, decompress, tar
@@ -262,7 +263,7 @@ def test_only_one_of_several_processes_decompresses(tmp_path: Path, scratch: Pat
     assert len(list(scratch.glob("*.tar"))) == 1
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+@pytest.mark.parametrize("pack", with_slow_rest([gzip.compress, lzma.compress]))
 def test_a_decompression_bomb_is_stopped_at_the_limit(
     pack: Callable[[bytes], bytes], tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

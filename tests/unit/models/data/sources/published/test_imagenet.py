@@ -149,6 +149,7 @@ def write_train(root: Path, classes: dict[str, dict[str, bytes]]) -> None:
     (root / "inner.tar").unlink()
 
 
+@pytest.mark.slow
 def test_complete_archives_open_without_allow_partial(mini: Path, devkit: Devkit) -> None:
     source = open_source(data_settings("imagenet", mini))
     assert source.missing == ()
@@ -187,6 +188,7 @@ def test_an_extracted_tree_is_the_same_source(mini: Path, tmp_path: Path, devkit
     assert_same(mini, tree)
 
 
+@pytest.mark.slow
 def test_an_extracted_tree_with_a_flat_val_is_the_same_source(mini: Path, flat_tree: Path) -> None:
     (flat_tree / DEVKIT_ARCHIVE).symlink_to(mini / DEVKIT_ARCHIVE)
     try:
@@ -306,6 +308,7 @@ def ten_classes(name: str, missing: int = 0) -> dict[str, bytes]:
     return files | {f"{name}2-160/noisy_{name}.csv": b"path,noisy_labels_0\n"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_slow_rest(["imagenette", "imagewoof"]))
 def test_ten_classes_open_from_their_archive(name: str, tmp_path: Path) -> None:
     write_archive(tmp_path / f"{name}2-160.tgz", ten_classes(name))
@@ -316,6 +319,7 @@ def test_ten_classes_open_from_their_archive(name: str, tmp_path: Path) -> None:
     assert source.unused == (f"1 files that are no images, first {name}2-160/noisy_{name}.csv",)
 
 
+@pytest.mark.slow
 def test_an_incomplete_imagenette_is_refused_with_its_counts(tmp_path: Path) -> None:
     write_archive(tmp_path / "imagenette2-160.tgz", ten_classes("imagenette", missing=3))
     with pytest.raises(DataError, match="val or test: 3,922 of 3,925 images"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from checkout import REAL_DATA
 from made_archives import data_settings, set_counts, write_archive, write_tree
+from matrix import with_slow_rest
 from PIL import Image
 
 from infra.errors import ConfigError, DataError
@@ -36,29 +37,31 @@ def rows(source: Source) -> dict[str, tuple[str, int, bytes]]:
 @real_images
 @pytest.mark.parametrize(
     ("name", "archive", "counts", "classes", "missing"),
-    [
-        (
-            "food101",
-            "food-101-10x40.tar",
-            [270, 0, 130],
-            10,
-            ("train: 270 of 75,750 images", "val or test: 130 of 25,250 images", "classes with images: 10 of 101"),
-        ),
-        (
-            "pets",
-            "oxford-iiit-pet-37x10.tar",
-            [370, 0, 0],
-            37,
-            ("train: 370 of 3,680 images", "val or test: 0 of 3,669 images"),
-        ),
-        (
-            "cars",
-            "stanford-cars-10cls.tar",
-            [420, 0, 0],
-            196,
-            ("train: 420 of 8,144 images", "val or test: 0 of 8,041"),
-        ),
-    ],
+    with_slow_rest(
+        [
+            (
+                "food101",
+                "food-101-10x40.tar",
+                [270, 0, 130],
+                10,
+                ("train: 270 of 75,750 images", "val or test: 130 of 25,250 images", "classes with images: 10 of 101"),
+            ),
+            (
+                "pets",
+                "oxford-iiit-pet-37x10.tar",
+                [370, 0, 0],
+                37,
+                ("train: 370 of 3,680 images", "val or test: 0 of 3,669 images"),
+            ),
+            (
+                "cars",
+                "stanford-cars-10cls.tar",
+                [420, 0, 0],
+                196,
+                ("train: 420 of 8,144 images", "val or test: 0 of 8,041"),
+            ),
+        ]
+    ),
 )
 def test_real_subsets_open_with_their_missing_counts(
     name: str, archive: str, counts: list[int], classes: int, missing: tuple[str, ...]
@@ -266,7 +269,7 @@ def cars_in_one_folder() -> dict[str, bytes]:
     return files | {line[0]: f"car_ims {line[5]}".encode() for line in lines}
 
 
-@pytest.mark.parametrize("layout", [cars_in_two_folders, cars_in_one_folder])
+@pytest.mark.parametrize("layout", with_slow_rest([cars_in_two_folders, cars_in_one_folder]))
 @pytest.mark.parametrize("kind", ["archives", "tree"])
 def test_cars_open_in_both_layouts(
     layout: Callable[[], dict[str, bytes]], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -317,6 +320,7 @@ def test_flowers_have_an_official_validation_part(tmp_path: Path, monkeypatch: p
         assert part == (TRAIN, MINIVAL, VAL)[(number - 1) // 102]
 
 
+@pytest.mark.slow
 @real_images
 def test_the_real_lists_of_flowers_are_the_official_parts(tmp_path: Path) -> None:
     with tarfile.open(REAL / "annotations.tar.xz") as archive:

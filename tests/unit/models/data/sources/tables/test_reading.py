@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from made_archives import data_settings, photo, write_tree
+from matrix import with_slow_rest
 
 from infra.errors import ConfigError
 from models.data.sources.catalog import open_source
 from models.data.sources.tables import reading, unread_labels
 
 
-@pytest.mark.parametrize("name", ["test/{}.txt", "test/caption of {}.txt", "train/caption of {}.txt"])
+@pytest.mark.parametrize(
+    "name", with_slow_rest(["test/{}.txt", "test/caption of {}.txt", "train/caption of {}.txt"], plain=2)
+)
 @pytest.mark.parametrize("classes", ["ab", ("", "")])
 def test_many_texts_beside_the_images_are_read_with_few_indexes_of_these(
     name: str, classes: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
