@@ -65,6 +65,7 @@ def test_every_end_of_a_trial_is_known_with_its_facts(tmp_path: Path) -> None:
     assert found[4].point == first.params
 
 
+@pytest.mark.slow
 def test_a_trial_without_a_sign_of_life_is_lost_and_given_out_again_once(tmp_path: Path) -> None:
     dead, living = (database.ask(opened(tmp_path), CHOICES) for _ in range(2))
     trials = opened(tmp_path)

@@ -144,6 +144,7 @@ def test_a_fine_tuning_with_seeds_is_stored_if_all_seeds_are(
     assert rows["transfer efficientnet_b0"] == ["0", "4"]
 
 
+@pytest.mark.slow
 def test_trainings_of_all_folds_are_found_in_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         *(*DIGITS, "data.folds=2", "data.val_share=0.5", "scaling.seeds=3"),

@@ -119,6 +119,7 @@ def test_a_cams_mean_and_the_bias_are_the_logit(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_each_image_gets_the_map_of_its_own_class() -> None:
     network = calibrated("efficientnet_b0")
     together = activation_maps.explain(network, IMAGES, CLASSES).maps

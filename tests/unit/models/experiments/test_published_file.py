@@ -95,6 +95,7 @@ def test_what_it_states_is_no_guess(
     assert weights.guesses == ("class names of ImageNet",)
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_user_count_more(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"origin": "timm", "preprocessing": "advprop", "resolution": 300, "crop_pad": 0}
     weights = read(tmp_path, CONFIG, **settings).weights
@@ -133,6 +134,7 @@ def test_one_of_another_network_or_tool_is_not_used(
     assert message in caplog.text
 
 
+@pytest.mark.slow
 def test_one_beside_a_file_of_another_name_may_be_of_another_network(tmp_path: Path) -> None:
     weights = read(tmp_path, CONFIG, file="efficientnet_b0_ra-3dd342df.safetensors").weights
     assert weights.origin == "timm"

@@ -15,6 +15,7 @@ from models.networks.memory import passes_per_step
 from models.training import probe
 
 
+@pytest.mark.slow
 def test_the_smallest_the_middle_and_the_largest_network_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_STEPS_S", 0.02)
     config = compose.compose(["data=digits"])

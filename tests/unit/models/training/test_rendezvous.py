@@ -125,5 +125,6 @@ def test_a_name_that_a_cluster_resolves_only_later_is_waited_for(port: int, monk
         rendezvous._resolve("pod-0", port)
     calls.clear()
     monkeypatch.setenv("EFFNET_RESOLVE_S", "30")
+    monkeypatch.setattr(rendezvous.time, "sleep", lambda _: None)
     assert rendezvous._resolve("pod-0", port)[2] == ("127.0.0.1", port)
     assert calls == ["pod-0", "pod-0"]

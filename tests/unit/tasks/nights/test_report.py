@@ -47,6 +47,7 @@ def test_the_nights_of_two_lines_have_a_page_each_and_the_last_one_is_the_page_o
     assert {f"{config.profile}/nights/b0-pets.json", f"{config.profile}/nights/b0-products.json"} <= set(names)
 
 
+@pytest.mark.slow
 def test_the_line_of_a_part_that_an_earlier_version_has_written_keeps_its_page(config: Config, tmp_path: Path) -> None:
     old = {"line": "b0-old", "verdict": "what came of it before"}
     store.write_json(f"{config.storage}/reports/{config.profile}/nights.json", old)

@@ -217,6 +217,7 @@ def test_over_200_nights_equal_challengers_are_seldom_promoted_or_refused_and_th
     assert better[PROMOTED] >= 190
 
 
+@pytest.mark.slow
 def test_over_200_nights_the_rule_not_worse_accepts_most_equal_challengers_and_none_a_point_worse() -> None:
     equal, worse = (simulate_nights(lead, "not_worse") for lead in (0.0, -1.0))
     assert equal[PROMOTED] >= 100

@@ -54,6 +54,7 @@ def test_an_epoch_reads_a_sample_at_most_once_and_drops_less_than_a_batch(
     assert read.max() < sum(shards)
 
 
+@pytest.mark.slow
 @many
 @given(jobs())
 def test_every_rank_has_equal_batches(job: tuple[list[int], int, int, int, int]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from growing_folder import add, shard
+from matrix import with_slow_rest
 from PIL import Image
 
 from conf import compose
@@ -46,7 +47,7 @@ def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, 
     return data, writer.write_manifest(layout)[1]
 
 
-@pytest.mark.parametrize(("sound", "damaged"), [(50, 10), (1089, 11)])
+@pytest.mark.parametrize(("sound", "damaged"), with_slow_rest([(50, 10), (1089, 11)]))
 def test_a_few_damaged_images_are_excluded(sound: int, damaged: int, tmp_path: Path) -> None:
     data, manifest = sharded(tmp_path, sound, damaged)
     assert (len(manifest.table), len(manifest.quarantine)) == (sound, damaged)

@@ -77,7 +77,7 @@ def test_parameters_and_multiply_adds_are_exact(member: str) -> None:
     assert count_model(network, side) == (params, multiply_adds)
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", with_slow_rest(MEMBERS, plain=4))
 def test_dropout_and_the_counts_of_blocks_and_batch_norm_are_exact(member: str) -> None:
     _, dropout, _, _, _, statistics, layers, blocks = FACTS[member]
     network = on_meta(member)
