@@ -37,6 +37,7 @@ FILLERS = (
 )
 _STAGES = frozenset(("stg", "stage", "part", "public", "private"))  # of a competition, whose test has several
 _HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)
+_ANY_CLASS = frozenset(("all", "class", "classes", "dummy", "none", "public", "private", "unclassified", "unknown"))
 _UNLABELLED = frozenset(("pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled"))
 
 
@@ -75,6 +76,17 @@ def is_unlabelled(folder: str) -> bool:
     """Whether a folder beside splits is named after images without classes, as ``seg_pred`` or ``unlabelled``."""
     words = words_of(folder)
     return not _UNLABELLED.isdisjoint(words) or words in (["no", "label"], ["no", "labels"], ["without", "label"])
+
+
+def holds_any_class(folder: str) -> bool:
+    """Whether a folder in a test split is named after images of any class, as ``images``, ``unknown`` or ``all``.
+
+    Loaders that expect a folder of a class around each image made people create one.
+    """
+    words = set(words_of(folder))
+    return (
+        names_no_class(folder) or names_unlabelled(folder) or (bool(words) and words <= {*_ANY_CLASS, *FILLERS, "test"})
+    )
 
 
 def names_unlabelled(folder: str) -> bool:

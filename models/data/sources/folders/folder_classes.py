@@ -356,7 +356,7 @@ def label_images(tree: Tree, parts: Mapping[str, int], classes: Classes, *, expl
         if part == TRAIN or top in labelled:
             continue
         is_test = split_names.split_of(top) == "test" and all(
-            split_names.names_no_class(one) or (not classes.are_folders and _CHUNK.fullmatch(one.lower()))
+            split_names.holds_any_class(one) or (not classes.are_folders and _CHUNK.fullmatch(one.lower()))
             for one in folders_below(tree, top)
         )
         images = [tree.top + name for name in tree.images if name.startswith(top)]

@@ -156,6 +156,8 @@ def describe_shared(inside: Mapping[str, Paths], images: Collection[str] = ()) -
     what = (
         f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
     )
+    if not images and has_splits(shared) and None not in map(kind_of, shared):
+        return (f"{what}they are splits by their names, and taken as such without data.train_folders",)
     if not images:
         return (
             f"{what}data.class_level={level} takes them as the classes, "

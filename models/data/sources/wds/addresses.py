@@ -101,7 +101,7 @@ def _refuse_repeated(data: schema.Data, train: Sequence[str], val: Sequence[str]
 
 def _refuse_exchanged(data: schema.Data, train: Sequence[str], val: Sequence[str]) -> None:
     """Refuses shards of val in place of those of train, and the reverse, by their names."""
-    kinds = [{_split_word(one.rpartition("/")[2]) for one in some} for some in (train, val)]
+    kinds = [{find_split(one.rpartition("/")[2]) for one in some} for some in (train, val)]
     if kinds[0] and kinds[0] <= {"val", "test"} and kinds[1] == {"train"}:
         raise ConfigError(
             f"by their names, the shards of data.path {data.path} are of val and those of data.val_path "
@@ -327,7 +327,7 @@ def _scheme(address: str) -> str:
 
 
 def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
-    kinds = {name: _split_word(name) for name in names}
+    kinds = {name: find_split(name) for name in names}
     words = {name: name_without_number(name) for name in names}
     short = {word: kind for kind, some in short_kinds(set(words.values())).items() for word in some}
     kinds = {name: short.get(word, kinds[name]) for name, word in words.items()}
@@ -350,7 +350,7 @@ def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
     return {name: parts[str(kind)] for name, kind in kinds.items()}
 
 
-def _split_word(name: str) -> str | None:
+def find_split(name: str) -> str | None:
     """Returns the split that a name states in its last part that states one."""
     for part in reversed(name.split("/")):
         if (kind := split_of(part)) is not None:

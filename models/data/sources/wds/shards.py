@@ -34,7 +34,14 @@ from models.data.sources.files.container import Container, join_parts
 from models.data.sources.files.image_format import CONVERTIBLE, DECODED, describe_kind
 from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.unused import Unused
-from models.data.sources.wds.addresses import ShardAddresses, find_gaps, find_shards, may_be_shard, name_without_number
+from models.data.sources.wds.addresses import (
+    ShardAddresses,
+    find_gaps,
+    find_shards,
+    find_split,
+    may_be_shard,
+    name_without_number,
+)
 from models.data.sources.wds.field_remarks import (
     OTHER_LABEL,
     describe_contents,
@@ -85,10 +92,16 @@ def open_shards(data: schema.Data) -> Source:
     listing.require_complete(data, missing)
     label_field = data.label_field or _choose_field(scans)
     read = LabelReader.of(label_field, (sample.labels for shard in scans for sample in shard.samples))
+    shards, tests = _set_aside_tests(data, shards, scans, read)
+    scans = [one for one in scans if one not in tests]
     for split in sorted(set(shards.parts.values())):
         refuse_two_forms(data, [one for one in scans if shards.parts[one.name] == split], read)
     classes = _list_classes(data, scans, read)
     entries, unused, said = _list_samples(data, shards, scans, read, classes)
+    for shard in tests:
+        for sample in shard.samples:
+            reason = f"samples of test without a label in {read.field}, which are in no split"
+            unused.add(reason, f"{shard.name}: {sample.key}", could_be_sample=False)
     if not entries.rows:
         raise ConfigError(describe_contents(data, scans, read, unused, shards.others))
     for name in shards.others:
@@ -108,6 +121,27 @@ def open_shards(data: schema.Data) -> Source:
     )
     _report(data, shards, scans, source, label_field)
     return source
+
+
+def _set_aside_tests(
+    data: schema.Data, shards: ShardAddresses, scans: Sequence[Shard], read: LabelReader
+) -> tuple[ShardAddresses, list[Shard]]:
+    """Sets shards of test aside of which no sample has a label, as of a competition: then those of val are val.
+
+    Returns:
+        The other shards, and those of test.
+    """
+    tests = [one for one in scans if shards.parts[one.name] == listing.VAL and find_split(one.name) == "test"]
+    labels = (read(sample.labels) for shard in tests for sample in shard.samples)
+    if data.val_path or len(tests) == len(scans) or any(label and not label.startswith("-") for label in labels):
+        return shards, []
+    names = {one.name for one in tests}
+    parts = {
+        name: listing.VAL if tests and part == listing.MINIVAL else part
+        for name, part in shards.parts.items()
+        if name not in names
+    }
+    return dataclasses.replace(shards, parts=parts), tests
 
 
 def _require_plain(shards: ShardAddresses) -> None:

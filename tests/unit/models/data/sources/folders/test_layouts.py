@@ -28,6 +28,8 @@ BANDS = ("EuroSAT/{label}/{label}_{i}.jpg", "EuroSATallBands/{label}/{label}_{i}
         ("test/images/", {"cat_to_name.json": '{"1": "a cat", "2": "a dog"}'}),
         ("test/", {"test.csv": "id_code\n" + "".join(f"{i}\n" for i in range(12))}),
         ("test/test/", {"train_annotations.json": "[{}]" * 99}),
+        ("test/unknown/", {}),
+        ("test/all_classes/", {}),
         ("test/", {"notes.txt": "A line.\n" * 9, "train_labels.txt": "cat\n" * 12, "val.txt": "cat\n" * 12}),
     ],
 )
@@ -170,7 +172,10 @@ def test_splits_may_be_below_the_classes(
         folder, split, _ = name.decode().split("/")
         assert (source.classes[label], part) == (folder, parts[split])
     assert "train is train, " in caplog.text
-    assert open_tree(tmp_path, {}, train_folders=["."]).own_val is False
+    whole = open_tree(tmp_path, {}, train_folders=["."])
+    assert whole.own_val is False
+    (said,) = whole.class_differences
+    assert "splits by their names, and taken as such without data.train_folders" in said
 
 
 def test_archives_of_further_classes_above_splits_are_refused(tmp_path: Path) -> None:

@@ -488,6 +488,18 @@ def test_keys_that_several_shards_have_are_reported_and_their_samples_used(
     assert "4 keys are in several shards, as 000000; their samples are all used" in caplog.text
 
 
+@pytest.mark.parametrize("label", [{}, {"cls": -1}])
+def test_shards_of_a_test_that_nobody_labelled_are_in_no_split(label: dict[str, int], tmp_path: Path) -> None:
+    write_shards(tmp_path / "set" / "train-%d.tar", numbered(20))
+    write_shards(tmp_path / "set" / "test-%d.tar", [{"jpg": photo(100 + i)} | label for i in range(15)])
+    assert np.bincount(open_shards(tmp_path / "set").split).tolist() == [20]
+    write_shards(tmp_path / "set" / "val-%d.tar", numbered(8, first=50))
+    source = open_shards(tmp_path / "set")
+    assert np.bincount(source.split, minlength=3).tolist() == [20, 0, 8]
+    said = "15 samples of test without a label in cls, which are in no split, first test-0.tar: 000000"
+    assert source.unused == (said,)
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
