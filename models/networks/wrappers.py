@@ -102,12 +102,15 @@ def rename_classifier(tensors: Mapping[str, Tensor], key_map: KeyMap, file: str)
         ArtifactError: There is no linear layer, or there are several.
     """
     usual = key_map.outside["classifier"]
-    if f"{usual}.weight" in tensors:
-        return tensors
     matrices = [key for key, tensor in tensors.items() if key.endswith(".weight") and tensor.ndim == 2]
     layers = [key.removesuffix(".weight") for key in matrices]
+    is_named = usual in layers
+    if is_named:  # the others may be parts of another network, which its refusal names
+        layers = [layer for layer in layers if layer.partition(".")[0] == usual.partition(".")[0]]
     if len(layers) > 1:
         raise ArtifactError(f"{file}: its classifier has the layers {', '.join(layers)}, and not a single one")
+    if is_named:
+        return tensors
     if not layers:
         raise ArtifactError(
             f"{file} has no classifier ({usual}.weight), only the layers before it: save the state dict of the whole "

@@ -281,6 +281,10 @@ def rename(module: str, to: str) -> Callable[[dict[str, Tensor]], None]:
             ),
             "x.pth: its classifier has the layers _fc.3, _fc.0, and not a single one",
         ),
+        (
+            with_one("_fc.3.weight", torch.ones(9, 10)),
+            "x.pth: its classifier has the layers _fc, _fc.3, and not a single",
+        ),
     ],
 )
 def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str, Tensor]], None], message: str) -> None:
