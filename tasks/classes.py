@@ -235,12 +235,12 @@ def describe_difference(model: Sequence[str], data: Sequence[str]) -> str | None
     """The first classes that differ between a model's list and a data set's; None if the lists are equal."""
     if list(model) == list(data):
         return None
-    if len(model) != len(data):
-        only = {"data": sorted(set(data) - set(model)), "model": sorted(set(model) - set(data))}
-        parts = [f"the model has {len(model)} classes, the data {len(data)}"]
+    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(model, data, strict=False)) if a != b]
+    only = {"data": sorted(set(data) - set(model)), "model": sorted(set(model) - set(data))}
+    if len(model) != len(data) or 0 < len(only["data"]) < len(pairs):  # one other name changes the places of many
+        parts = [f"the model has {len(model)} classes, the data {len(data)}"] * (len(model) != len(data))
         parts += [f"only the {side} has {list_some(map(repr, names), SHOWN)}" for side, names in only.items() if names]
         return "; ".join(parts)
-    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(model, data, strict=True)) if a != b]
     shown = ", ".join(_describe_pair(*pair) for pair in pairs[:SHOWN])
     return f"{shown} ({len(pairs)} of {len(model)} differ)"
 

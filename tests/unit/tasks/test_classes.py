@@ -30,6 +30,7 @@ from tasks.classes import class_lists, class_mismatch, describe_difference, find
             ["dog"],
             "the model has 2 classes, the data 1; only the data has 'dog'; only the model has 'ape', 'cat'",
         ),
+        (["ant", "bee", "cat"], ["ape", "bee", "ant"], "only the data has 'ape'; only the model has 'cat'"),
         (["cat", "dog"], ["cat"], "the model has 2 classes, the data 1; only the model has 'dog'"),
     ],
 )
