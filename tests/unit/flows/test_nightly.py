@@ -222,6 +222,7 @@ def test_the_verdict_says_where_a_champion_cannot_be_judged_again(
     assert ("judged again" in outcome.verdict) == bool(reason)
 
 
+@pytest.mark.slow
 def test_what_is_assumed_about_the_classes_of_the_champion_is_a_tag_of_the_challengers_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -42,6 +42,7 @@ def test_a_search_begun_again_in_another_process_s_place_proposes_what_an_undist
     assert other[:3] not in (undisturbed[:3], undisturbed[1:4])
 
 
+@pytest.mark.slow
 def test_a_point_of_one_s_own_comes_first_and_once(tmp_path: Path) -> None:
     point = {"kernel": 5, "layers": 4, "op": "conv"}
     for _ in range(2):

@@ -295,6 +295,7 @@ def _train_and_test(
     return correct
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "features", "folds", "seeds", "noise"),
     with_slow_rest(

@@ -54,6 +54,7 @@ def test_each_engine_prints_what_it_would_submit_and_nothing_else(
     assert [document["kind"] for document in documents] == ["Service", "Job"]
 
 
+@pytest.mark.slow
 def test_the_key_is_that_of_the_job_if_its_shards_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data=digits", "launch.engine=slurm", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
     config = compose.compose(words)

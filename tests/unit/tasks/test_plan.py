@@ -189,6 +189,7 @@ def test_a_public_network_is_counted_at_its_side_and_not_trained_first() -> None
     assert "transfer efficientnet_lite0" not in family
 
 
+@pytest.mark.slow
 def test_the_sets_of_a_transfer_follow_the_overrides_of_transfer_data() -> None:
     words = ["transfer.sets=[pets,cars]", "transfer.data.minival_share=0.5", "transfer.data.seed=7"]
     sets = plan.transfer_sets(compose.compose(words), words)

@@ -230,7 +230,7 @@ def test_events_that_a_stopped_prefect_does_not_take_are_not_printed(new_process
     assert new_process[2:] == ["False"]
 
 
-@pytest.mark.parametrize("verb", ["report", "register", "latency"])
+@pytest.mark.parametrize("verb", with_slow_rest(["report", "register", "latency"]))
 def test_a_command_that_reads_no_data_set_needs_no_path(verb: str) -> None:
     session._check_early(verb, compose.compose(["data=imagenet"]))
 

@@ -57,6 +57,7 @@ def test_the_files_of_a_version_are_deleted_last(monkeypatch: pytest.MonkeyPatch
     assert registry.deleted == ["m-1", "b0/3", "files"]
 
 
+@pytest.mark.slow
 def test_a_version_whose_files_were_deleted_before_an_interruption_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = connect(monkeypatch, "RESOURCE_DOES_NOT_EXIST")
     removal.delete_version("b0", 3)

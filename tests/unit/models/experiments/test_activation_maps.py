@@ -129,6 +129,7 @@ def test_each_image_gets_the_map_of_its_own_class() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_slow_rest(["efficientnet_b0", "resnet18"]))
 def test_on_a_mean_linear_head_grad_cam_is_the_positive_part_of_cam(name: str) -> None:
     network = calibrated(name)

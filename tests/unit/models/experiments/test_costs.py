@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matrix import with_slow_rest
 
 from conf import compose, schema
 from infra import machine
@@ -18,7 +19,9 @@ from models.experiments.work import Work
 from models.networks.build import compute_cost
 
 
-@pytest.mark.parametrize("words", [["data=mnist5k"], ["data=digits"], ["data=mnist5k", "data.limit=700"]])
+@pytest.mark.parametrize(
+    "words", with_slow_rest([["data=mnist5k"], ["data=digits"], ["data=mnist5k", "data.limit=700"]])
+)
 def test_the_splits_are_those_that_are_sharded(words: list[str]) -> None:
     data = compose.compose(words).data
     indices = split_indices(catalog.open_source(data), data)
@@ -39,6 +42,7 @@ def test_every_image_of_a_published_set_without_a_val_is_val_in_one_fold() -> No
     assert max(map(len, vals)) - min(map(len, vals)) <= 1
 
 
+@pytest.mark.slow
 def test_the_paper_s_minival_is_counted() -> None:
     assert count_splits(compose.compose(["data=imagenet"]).data) == (1_281_167 - 25_022, 25_022, 50_000)
     flowers = compose.compose(["data=flowers102"]).data

@@ -127,6 +127,7 @@ def test_the_verdict_says_that_compound_scaling_wins_ties_and_loses() -> None:
     assert verdict.endswith("; compound loses to resolution (-2.00 points, -2.87 to -1.13, p < 0.001)")
 
 
+@pytest.mark.slow
 def test_seeds_that_disagree_leave_a_tie() -> None:
     ways = ([images(0, 800)] * 3, [images(0, 900), images(0, 860), images(0, 880)])
     config = study()

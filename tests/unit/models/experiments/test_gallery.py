@@ -88,6 +88,7 @@ def test_the_compound_network_is_compared_with_every_single_dimension_on_the_sam
     assert compare_methods(models[:2], answers) == ()
 
 
+@pytest.mark.slow
 def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(both: Drawn) -> None:
     (trained, _), (drawn, _) = both
     network = build_model(TINY, 10)

@@ -30,7 +30,7 @@ SMALL = [
 IMAGES = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("model", with_slow_rest(SMALL), ids=lambda model: model.name)
+@pytest.mark.parametrize("model", with_slow_rest(SMALL, plain=0), ids=lambda model: model.name)
 def test_a_folded_network_answers_as_before_without_any_batch_norm(model: schema.Model) -> None:
     network = latency.settle_batch_norm(model)
     before = {name: t.clone() for name, t in network.state_dict().items()}

@@ -249,6 +249,7 @@ def test_an_unknown_network_is_named_with_the_nearest() -> None:
         build_model(schema.Model("resnet-50"), 1000)
 
 
+@pytest.mark.slow
 def test_too_small_an_image_is_refused_before_anything_is_built() -> None:
     with pytest.raises(
         ConfigError, match=r"20 px are too few for squeezenet1_0; use at least 21 px: .*resolution >= 0\.0938"

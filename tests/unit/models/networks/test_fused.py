@@ -159,6 +159,7 @@ def test_weights_of_squeeze_and_excitation_keep_the_shape_of_convolutions() -> N
     }
 
 
+@pytest.mark.slow
 def test_a_network_in_training_mode_can_be_exported() -> None:
     layer = (
         nn.Sequential(ConvNorm(8, 8, 3, groups=8), SqueezeExcite(8, 2)).to(memory_format=torch.channels_last).train()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from growing_folder import add, append_pending, refuse, shard
+from matrix import with_slow_rest
 
 from conf import compose, schema
 from conf.schema import Data
@@ -153,7 +154,7 @@ def test_images_stay_that_the_champion_was_trained_on_too_or_that_others_were_ap
     assert champions._withdraw_data(Version("b0-pets", 4, "", (), {}), old, "imported") == []
 
 
-@pytest.mark.parametrize("is_refused", [False, True])
+@pytest.mark.parametrize("is_refused", with_slow_rest([False, True]))
 def test_images_of_a_version_that_is_taken_back_before_they_were_accepted_are_withheld(
     is_refused: bool, data: Data, tmp_path: Path
 ) -> None:

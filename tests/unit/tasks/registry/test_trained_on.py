@@ -142,6 +142,7 @@ def test_the_lineage_of_a_version_that_no_night_has_made_is_that_of_the_weights_
     assert count_seen(other, register(other, start=(copy, "of a version that was deleted"))) == 0
 
 
+@pytest.mark.slow
 def test_a_version_with_the_same_frozen_val_is_not_looked_up(
     shard: Shard, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +194,7 @@ def test_without_enough_such_images_the_version_is_refused_by_what_can_be_done(
     )
 
 
+@pytest.mark.slow
 def test_a_night_that_cannot_be_compared_with_its_champion_ends_before_its_training(
     folder: schema.Data, shard: Shard, register: Register, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -146,6 +146,7 @@ def test_samples_of_a_tar_have_another_order_in_every_epoch() -> None:
     assert abs(np.corrcoef(np.argsort(first), np.argsort(second))[0, 1]) < 0.5
 
 
+@pytest.mark.slow
 def test_the_order_of_imagenet_takes_less_than_half_a_second() -> None:
     sizes = [1252] * 147 + [1251] * 877
     for _ in range(3):

@@ -53,7 +53,7 @@ def test_pixels_equal_those_of_an_evaluation(made: MadeSet, tmp_path: Path) -> N
     assert Image.open(io.BytesIO(made.images[24])).size == (27, 28)
 
 
-@pytest.mark.parametrize("interpolation", with_slow_rest(INTERPOLATIONS, plain=2))
+@pytest.mark.parametrize("interpolation", with_slow_rest(INTERPOLATIONS))
 @pytest.mark.parametrize(("crop_pad", "shape"), [(0, (500, 333)), (0, (120, 400)), (20, (500, 375))])
 def test_squashed_images_are_those_of_timm(interpolation: str, crop_pad: int, shape: tuple[int, int]) -> None:
     """timm's ``squash``: both sides are resized, whatever the shape, to the square whose center is cropped."""

@@ -203,11 +203,13 @@ def assert_same(mini: Path, tree: Path) -> None:
     assert [other.read(i) for i in range(0, 2000, 97)] == [one.read(i) for i in range(0, 2000, 97)]
 
 
+@pytest.mark.slow
 def test_a_flat_val_without_the_devkit_is_refused(flat_tree: Path) -> None:
     with pytest.raises(ConfigError, match=f"require {DEVKIT_ARCHIVE}"):
         open_source(data_settings("imagenet", flat_tree))
 
 
+@pytest.mark.slow
 def test_missing_classes_are_named(mini: Path, devkit: Devkit) -> None:
     counts = {wnid: 1 + rank % 3 for rank, wnid in enumerate(devkit.wnids)}
     classes = {wnid: train_images(wnid, count) for wnid, count in counts.items()}
