@@ -94,6 +94,8 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
         if labels:
             count, source = f"{len(labels):,}", stated.source
             said = f"the classes of {count} images are those of {source}"
+            if stated.groups and data.group_level is None and set(parts.values()) == {TRAIN} and not stated.kinds:
+                said += f"; {stated.groups}"
             return Classes(folders, labels, stated.kinds, "the CSV file", False, stated.paths, said)
     if data.train_folders == [splits.WHOLE_TREE]:
         return Classes(folders, {}, {}, "")
@@ -195,7 +197,7 @@ def _read_classes(
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)
     kinds = {image.removeprefix(tree.top): kind for image, kind in stated.kinds.items()}
-    return csv_labels.Stated(labels, source, stated.paths, kinds=kinds), classes
+    return csv_labels.Stated(labels, source, stated.paths, kinds=kinds, groups=stated.groups), classes
 
 
 def _refuse_without_classes(

@@ -23,6 +23,7 @@ from models.data.sources.class_remarks import split_labels
 from models.data.sources.files.archive import Files
 from models.data.sources.split_names import SPLIT_WORDS, split_of
 from models.data.sources.tables.class_lists import as_mark, take_lists
+from models.data.sources.tables.group_columns import describe_groups
 from models.data.sources.tables.json_tables import JSON
 from models.data.sources.tables.object_cells import divide_objects
 from models.data.sources.tables.reading import Table, cell_of, join_words, read_tables, warn_of_predictions
@@ -64,6 +65,7 @@ class Stated(NamedTuple):
         paths: The files.
         remark: A remark on a file that names images without their classes; empty for none.
         kinds: The split of each image of which a column or the name of a file states it; empty if they state several.
+        groups: A remark on a column that says which images belong together; empty for none.
     """
 
     labels: dict[str, str]
@@ -71,6 +73,7 @@ class Stated(NamedTuple):
     paths: list[str]
     remark: str = ""
     kinds: Mapping[str, str] = {}
+    groups: str = ""
 
 
 def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> Stated:
@@ -146,6 +149,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> Sta
         used += lists.paths
         kinds |= lists.kinds
     is_divided_twice, are_attributes, by_column = False, False, dict[str, str]()
+    groups = ""
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
     is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
     paths = [table.path for table, *_ in read]
@@ -159,6 +163,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> Sta
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
             used.append(table.path)
+            groups = groups or describe_groups(table, key, number, stated)
             sources.append(f"{table.path}, " + ("a column per class" if number is None else table.name(number)))
         elif len(table.header) > 1 and (not table.path.endswith(JSON) or 2 * len(table.rows) > len(images)):
             by_column |= find_column(table, key)[1]
@@ -171,7 +176,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> Sta
         kinds = dict.fromkeys(kinds, "")  # divided in several ways
     kinds = kinds or by_column
     known = {image: label for image, (label, _) in labels.items()}
-    return Stated(known, list_some(sources, separator="; "), used, kinds=kinds)
+    return Stated(known, list_some(sources, separator="; "), used, kinds=kinds, groups=groups)
 
 
 def _refuse_unclear(root: str, unclear: Sequence[str], *, is_multi_label: bool) -> NoReturn:
