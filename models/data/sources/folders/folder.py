@@ -211,6 +211,7 @@ def _describe_inside(
     if shared and parts == splits.WHOLE:
         raise ConfigError(f"{tree.files.root}: {shared[0]}")
     nested.refuse_initials(inside, tree.files.root)
+    nested.refuse_copies(inside, tree.files.root)
     others: tuple[str, ...] = ()
     if classes.are_folders:
         other_labels.refuse_other_categories(tree.files, entries, tree.top)

@@ -312,6 +312,28 @@ def refuse_initials(inside: Mapping[str, Paths], root: str) -> None:
         )
 
 
+def refuse_copies(inside: Mapping[str, Paths], root: str) -> None:
+    """Refuses a folder beside the classes that has folders of their names, as ``augmented/{ant,bee}`` beside ``ant``.
+
+    Args:
+        inside: Paths below each class, as ``group_by_class`` returns them.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    tops = {folder.rstrip("/") for folder in inside}
+    for folder, paths in inside.items():
+        prefix, below = find_branches(paths)
+        shared = below & (tops - {folder.rstrip("/")})
+        if len(shared) > 1 and 2 * len(shared) >= len(below):
+            raise ConfigError(
+                f"{root}: {folder} has folders of the names of classes beside it, {list_some(sorted(shared))}, as "
+                f"another version of the set has: move it out of the tree, or data.train_folders=[{folder}{prefix}] "
+                f"takes its classes alone, data.train_folders=[{WHOLE_TREE}] all top folders as classes"
+            )
+
+
 def group_by_class(images: Collection[str], classes: Collection[str]) -> Mapping[str, Paths]:
     """Returns the paths of the images below each class that has some.
 

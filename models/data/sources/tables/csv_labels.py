@@ -34,6 +34,10 @@ _Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns o
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _NO_TEXT = ", which are lists or objects: save the class of each image as a CSV file"
+_MEASURED = (
+    ", in which most images have a number of their own, as measurements and not classes have: write the class of each "
+    "image into a column 'label'"
+)
 _BOX = 4  # numbers of a box, which follow its class
 _MISSING = ("", "nan", "NaN", "<NA>", "N/A", "n/a", "#N/A", "NULL", "null")  # as pandas and databases write them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
@@ -183,19 +187,22 @@ def _refuse_unclear(root: str, unclear: Sequence[str], *, is_multi_label: bool) 
     """Raises a ConfigError with the tables in which no column has the classes for certain."""
     question = "; which one has the classes? data.label_field=COLUMN names it"
     question += " (of 0 and 1, of which images have several or none, as in a multi-label set)" * is_multi_label
-    is_without = all(line.endswith(_NO_TEXT) for line in unclear)
+    is_without = all(line.endswith((_NO_TEXT, _MEASURED)) for line in unclear)
     raise ConfigError(f"{root}: {'; '.join(unclear)}{question * (not is_without)}")
 
 
 def _describe_columns(table: Table, others: Sequence[int]) -> str:
     """Returns a line about a table in which no column has the classes for certain, for a message."""
     with_text = [number for number in others if any(map(any, table.column(number).values()))]
+    measured = with_text != [] and all(_is_measured(table, number) for number in with_text)
     shown = ", ".join(map(table.name, with_text or others))
     if not table.has_header:
         return (
             f"{table.path} names the images and has {len(table.header)} columns without names, which a first line gives"
         )
-    return f"{table.path} names the images and has the columns {shown}{_NO_TEXT * (not with_text)}"
+    return (
+        f"{table.path} names the images and has the columns {shown}{_NO_TEXT * (not with_text)}{_MEASURED * measured}"
+    )
 
 
 def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | None, dict[str, set[str]]]:

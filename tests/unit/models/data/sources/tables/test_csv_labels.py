@@ -503,6 +503,12 @@ def test_measurements_in_a_column_are_no_classes(tmp_path: Path) -> None:
         ConfigError, match=r"ages\.csv, age has 12 different labels of 12 images, as 0\.5, which are mea"
     ):
         open_tree(tmp_path, files, label_field="age")
+    files["ages.csv"] = "\n".join(["id,age", *(f"{name},{int(name) * 1.7}" for name in NAMES)]).encode()
+    said = (
+        "the columns age, in which most images have a number of their own, as measurements and not classes have: write"
+    )
+    with pytest.raises(ConfigError, match=f"{said} the class of each image into a column 'label'$"):
+        open_tree(tmp_path, files)
 
 
 @pytest.mark.parametrize(
