@@ -322,10 +322,10 @@ def refuse_copies(inside: Mapping[str, Paths], root: str) -> None:
     Raises:
         ConfigError: There is one.
     """
-    tops = {folder.rstrip("/") for folder in inside}
+    names = {folder: folder.rstrip("/").rpartition("/")[2] for folder in inside}
     for folder, paths in inside.items():
         prefix, below = find_branches(paths)
-        shared = below & (tops - {folder.rstrip("/")})
+        shared = below & (set(names.values()) - {names[folder]})
         if len(shared) > 1 and 2 * len(shared) >= len(below):
             raise ConfigError(
                 f"{root}: {folder} has folders of the names of classes beside it, {list_some(sorted(shared))}, as "

@@ -313,13 +313,16 @@ def test_classes_that_hold_folders_of_their_own_are_said(tmp_path: Path) -> None
     assert len(open_tree(tmp_path, {}, train_folders=["Aves", "Fungi"]).classes) == 5
 
 
-def test_a_version_of_the_classes_in_a_folder_beside_them_is_refused(tmp_path: Path) -> None:
-    files = tree({"ant": 3, "bee": 3, "cat": 3, "augmented/files/ant": 5, "augmented/files/bee": 5})
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_a_version_of_the_classes_in_a_folder_beside_them_is_refused(top: str, tmp_path: Path) -> None:
+    folders = {"ant": 3, "bee": 3, "cat": 3, "augmented/files/ant": 5, "augmented/files/bee": 5}
+    files = tree({f"{top}{folder}": count for folder, count in folders.items()}) | tree({"val/ant": 2} if top else {})
     said = "augmented/ has folders of the names of classes beside it, ant, bee, as another version of the set has"
-    with pytest.raises(ConfigError, match=rf"{said}: .* data\.train_folders=\[augmented/files/\] takes its classes"):
+    with pytest.raises(ConfigError, match=rf"{top}{said}: .* data\.train_folders=\[{top}augmented/files/\] takes its"):
         open_tree(tmp_path, files)
-    assert counts(open_tree(tmp_path, {}, train_folders=["augmented/files/"])) == [10, 0, 0]
-    assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("ant", "augmented", "bee", "cat")
+    assert counts(open_tree(tmp_path, {}, train_folders=[f"{top}augmented/files/"])) == [10, 0, 0]
+    if not top:
+        assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("ant", "augmented", "bee", "cat")
 
 
 def test_the_setting_that_takes_one_of_several_versions_names_the_folder_of_the_classes(tmp_path: Path) -> None:
