@@ -193,15 +193,20 @@ def _describe_combined(classes: Sequence[str]) -> tuple[str, ...]:
 
     Spaces are usual in the name of one: ``polar bear`` beside ``bear`` is none of them, ``ant bear`` beside both is.
 
-    Also if all are lists, as ``['rust']`` and ``['rust', 'scab']``, or have several words that others have, too, as
-    ``0,1`` and ``1,2``.
+    Also if all are lists, as ``['rust']`` and ``['rust', 'scab']`` or ``rust|ill`` and ``scab|ill``, or have several
+    words that others have, too, as ``0,1`` and ``1,2``.
     """
     words = {name: split_labels(name) for name in classes}
     known = {name.strip(_LIST) for name in classes}
     repeated = {
         one for one, number in Counter(one for some in words.values() for one in set(some)).items() if number > 1
     }
-    combined = [name for name, some in words.items() if len(some) > 1 and _is_combined(name, some, known, repeated)]
+    are_lists = any(all(mark in name for name in classes) for mark in "|;")
+    combined = [
+        name
+        for name, some in words.items()
+        if len(some) > 1 and (are_lists or _is_combined(name, some, known, repeated))
+    ]
     if not combined:
         return ()
     return (f"{len(combined)} classes look like several labels of one image and count as classes, as {combined[0]!r}",)

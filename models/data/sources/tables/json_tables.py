@@ -2,7 +2,7 @@
 
 Sources of the layouts: cocodataset.org/#format-data, which iNaturalist's ``train2018.json`` has too;
 ``split_zhou_DATASET.json`` of github.com/KaiyangZhou/CoOp; ``dataset.json`` of github.com/NVlabs/stylegan3;
-``meta/train.json`` of Food-101; docs.voxel51.com, FiftyOneImageClassificationDataset.
+``meta/train.json`` of Food-101; docs.voxel51.com, FiftyOneImageClassificationDataset; labelstud.io/guide/export, JSON.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def read_json(path: str, text: str) -> list[list[str]]:
 def _read_value(content: Any) -> list[list[str]]:
     """Returns the rows of a list or an object in JSON, below their keys; none for what is of no known form."""
     if isinstance(content, list):
-        return _read_records(content)
+        return _read_tasks(content) if content and all(map(_is_task, content)) else _read_records(content)
     if not isinstance(content, dict):
         return []
     if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
@@ -122,6 +122,32 @@ def _read_value(content: Any) -> list[list[str]]:
         named = [(name, key) for key, names in content.items() for name in names if isinstance(name, str)]
         return [["", ""], *map(list, named)] if len(content) > 1 else []
     return [["", ""], *([key, text] for key, value in content.items() if (text := _as_text(value)))]
+
+
+def _is_task(one: Any) -> bool:
+    return isinstance(one, dict) and isinstance(one.get("data"), dict) and isinstance(one.get("annotations"), list)
+
+
+def _read_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Returns a row for each choice of an annotator in the tasks of Label Studio: the data of the task, and the choice.
+
+    Files that it serves from a local folder are named after ``?d=``.
+    """
+    records = []
+    for task in tasks:
+        results = [
+            result
+            for one in task["annotations"]
+            if isinstance(one, dict) and not one.get("was_cancelled") and isinstance(one.get("result"), list)
+            for result in one["result"]
+        ]
+        values = [result["value"] for result in results if isinstance(result, dict) and "value" in result]
+        lists = [
+            value["choices"] for value in values if isinstance(value, dict) and isinstance(value.get("choices"), list)
+        ]
+        data = {key: _as_text(value).rpartition("?d=")[2] for key, value in task["data"].items()}
+        records += [{**data, CATEGORY: choice} for choice in [choice for some in lists for choice in some] or [""]]
+    return _read_records(records)
 
 
 def _number_classes(labels: Mapping[str, Any], classes: Sequence[Any]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from models.data.sources.class_remarks import describe_labels
         (("['a', 'b']", "['a']", "['b']"), "1 classes look like several labels of one image"),
         (("['a', 'b']", "['a', 'c']"), "2 classes look like several labels of one image and count as classes, as "),
         (("['red fox']", "['red wolf']"), ""),
+        (("ant|ill", "bee|ill"), "2 classes look like several labels of one image"),
         (("0,1", "1,2", "2,0"), "3 classes look like several labels of one image and count as classes, as '0,1'"),
         (("None", "ant", "bee"), "the class None may stand for images without a label, and counts as a class"),
         (("-1", "0", "1"), "the class -1 may stand for images without a label, and counts as a class"),

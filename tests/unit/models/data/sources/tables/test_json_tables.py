@@ -24,9 +24,24 @@ COCO: dict[str, Any] = {
 }
 
 
+def chosen(choice: str) -> dict[str, Any]:
+    return {"result": [{"type": "choices", "from_name": "class", "value": {"choices": [choice]}}]}
+
+
+TASKS = [  # of Label Studio
+    {
+        "id": number,
+        "data": {"image": f"/data/local-files/?d=images/{name}" if number % 2 else f"/data/upload/1/{name}"},
+        "annotations": [chosen(label), chosen("cat") | {"was_cancelled": True}, *[chosen(label)] * (number == 3)],
+    }
+    for number, (name, label) in enumerate(LABELS.items())
+]
+
+
 @pytest.mark.parametrize(
     ("content", "classes"),
     [
+        (TASKS, ("ant", "bee")),
         (COCO, ("ant", "bee")),
         (COCO | {"categories": []}, ("3", "7")),
         (LABELS, ("ant", "bee")),
