@@ -70,6 +70,11 @@ class LabelReader:
         """Whether a sample has the field, and something else than a label in it."""
         return labels.get(self.field) == UNREAD
 
+    def is_without(self, labels: Mapping[str, str]) -> bool:
+        """Whether a sample has nothing that may be a label in any field, or a negative number in this one."""
+        own = labels.get(self.field, "-")
+        return own.startswith("-") and not any(is_read(labels.get(one, UNREAD)) for one in FIELDS if one != self.field)
+
     def __call__(self, labels: Mapping[str, str]) -> str | None:
         """Returns the label of a sample; None if it has none, or several."""
         value = labels.get(self.field)

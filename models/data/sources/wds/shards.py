@@ -93,7 +93,7 @@ def open_shards(data: schema.Data) -> Source:
     label_field = data.label_field or _choose_field(scans)
     read = LabelReader.of(label_field, (sample.labels for shard in scans for sample in shard.samples))
     shards, tests = _set_aside_tests(data, shards, scans, read)
-    scans = [one for one in scans if one not in tests]
+    scans = [one for one in scans if one.name in shards.parts]
     for split in sorted(set(shards.parts.values())):
         refuse_two_forms(data, [one for one in scans if shards.parts[one.name] == split], read)
     classes = _list_classes(data, scans, read)
@@ -132,8 +132,8 @@ def _set_aside_tests(
         The other shards, and those of test.
     """
     tests = [one for one in scans if shards.parts[one.name] == listing.VAL and find_split(one.name) == "test"]
-    labels = (read(sample.labels) for shard in tests for sample in shard.samples)
-    if data.val_path or len(tests) == len(scans) or any(label and not label.startswith("-") for label in labels):
+    are_labelled = not all(read.is_without(sample.labels) for shard in tests for sample in shard.samples)
+    if data.val_path or len(tests) == len(scans) or are_labelled:
         return shards, []
     names = {one.name for one in tests}
     parts = {

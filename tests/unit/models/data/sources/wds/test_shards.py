@@ -500,6 +500,22 @@ def test_shards_of_a_test_that_nobody_labelled_are_in_no_split(label: dict[str, 
     assert source.unused == (said,)
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ({"txt": "ant"}, "15 samples without a label in cls, which have one in txt"),
+        ({"cls": b"\xff"}, "is no UTF-8 text"),
+    ],
+)
+def test_shards_of_a_test_whose_labels_are_not_read_are_refused(
+    label: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    write_shards(tmp_path / "set" / "train-%d.tar", numbered(20))
+    write_shards(tmp_path / "set" / "test-%d.tar", [{"jpg": photo(100 + i)} | label for i in range(15)])
+    with pytest.raises(ConfigError, match=f"15 of 35 files would not be used: .*{said}"):
+        open_shards(tmp_path / "set")
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
