@@ -72,8 +72,10 @@ class LabelReader:
 
     def is_without(self, labels: Mapping[str, str]) -> bool:
         """Whether a sample has nothing that may be a label in any field, or a negative number in this one."""
-        own = labels.get(self.field, "-")
-        return own.startswith("-") and not any(is_read(labels.get(one, UNREAD)) for one in FIELDS if one != self.field)
+        value = labels.get(self.field, "-")
+        return value.startswith("-") and not any(
+            is_read(labels.get(one, UNREAD)) for one in FIELDS if one != self.field
+        )
 
     def __call__(self, labels: Mapping[str, str]) -> str | None:
         """Returns the label of a sample; None if it has none, or several."""
