@@ -120,7 +120,8 @@ def _describe_labels(
 def describe_keys(scans: Sequence[Shard]) -> str:
     """Returns the keys of the first JSON, for a message; empty without any."""
     keys = next((shard.json_keys for shard in scans if shard.json_keys), ())
-    named = [key for key in keys if key.rpartition(".")[2].lower() in _LABEL_WORDS and "." in key]
+    named = [key for key in keys if "." in key and not _LABEL_WORDS.isdisjoint(key.lower().split("."))]
+    named.sort(key=lambda key: not key.lower().endswith("name"))
     hint = f": data.label_field=json.{named[0]} takes one" if named else ""
     return f"; the .json fields have the keys {', '.join(keys[:20])}{hint}" if keys else ""
 

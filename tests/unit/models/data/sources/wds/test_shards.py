@@ -646,7 +646,7 @@ def test_labels_in_arrays_and_under_usual_keys_are_read(
     [
         ("cls", b"\0\0\0\1\xff", "samples whose cls is no UTF-8 text of one line, whole number or list of them"),
         ("cls.npy", npy(np.array(["a", None], object)), "samples whose cls.npy is no UTF-8 text of one line"),
-        ("json", b'{"label": {"name": "a", "id": 3}}', "the .json fields have the keys label.name, label.id; "),
+        ("json", b'{"label": {"name": "a", "id": 3}}', "the .json fields have the keys label.name, label.id: data.label_field=json.label.name takes one"),
     ],
 )
 def test_a_field_without_a_label_is_named(suffix: str, data: bytes, said: str, tmp_path: Path) -> None:
@@ -803,6 +803,7 @@ def test_names_of_classes_beside_shards_with_numbers_are_named_with_their_settin
         ),
         ("yaml", b"label: 1", r"; \.yaml are not read: write the shards again with the labels as text"),
         ("json", b'{"image": {"label": 1}}', r"keys image\.label: data\.label_field=json\.image\.label takes one"),
+        ("json", b'{"label": {"id": 1, "name": "ant"}}', r"label\.name: data\.label_field=json\.label\.name takes one"),
     ],
 )
 def test_a_field_that_may_have_the_labels_is_named_with_what_to_do(
