@@ -646,7 +646,11 @@ def test_labels_in_arrays_and_under_usual_keys_are_read(
     [
         ("cls", b"\0\0\0\1\xff", "samples whose cls is no UTF-8 text of one line, whole number or list of them"),
         ("cls.npy", npy(np.array(["a", None], object)), "samples whose cls.npy is no UTF-8 text of one line"),
-        ("json", b'{"label": {"name": "a", "id": 3}}', "the .json fields have the keys label.name, label.id: data.label_field=json.label.name takes one"),
+        (
+            "json",
+            b'{"label": {"name": "a", "id": 3}}',
+            "the .json fields have the keys label.name, label.id: data.label_field=json.label.name takes one",
+        ),
     ],
 )
 def test_a_field_without_a_label_is_named(suffix: str, data: bytes, said: str, tmp_path: Path) -> None:
